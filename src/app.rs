@@ -48,7 +48,8 @@ use crate::node::NodeId;
 use crate::page_fetcher::PageFetcher;
 use crate::socket::adapter::Adapter;
 use crate::socket::{Namespace, Server};
-use crate::telemetry::otlp::Exporter;
+use crate::telemetry::otlp::{self, Exporter};
+use crate::telemetry::trace::Tracer;
 use crate::{ImksError, ImksResult, webhook};
 use backlogs::Backlogs;
 pub(crate) use bus::connect_bus;
@@ -105,7 +106,7 @@ impl App {
         let (core, directory) = core(&config, &db).await?;
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
         let bus = connect_bus(&config, &db, node).await?;
-        let (exporter, tracer) = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
+        let (exporter, tracer) = start_exporter(&config.otlp, node)?;
         let relay = Relay::new(bus.clone(), node, db.clone(), tracer.clone());
         let files = Files::open(&config.attachments, &config.database.data_dir)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -116,7 +117,7 @@ impl App {
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, background)?;
         remember(&messaging, &namespace, &tasks, &stop).await?;
-        let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
+        let feed = start_feed(&config, &db, &appender, (node, messaging.tracer()), &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
         let neighbours = watch_nodes(&config, &db, node, bus.clone(), reach, (&tasks, &stop)).await?;
@@ -254,6 +255,16 @@ fn node_routes(forwarder: Option<Forwarder>, engine: &Engine) -> Router {
     forwarder.map_or_else(Router::new, |forwarder| forward::routes(&forwarder, engine))
 }
 
+/// Starts to export metrics and traces, if a collector is configured.
+pub(crate) fn start_exporter(
+    config: &otlp::Config,
+    node: NodeId,
+) -> ImksResult<(Option<Exporter>, Option<Tracer>)> {
+    Exporter::start(config, node, INSTRUMENTS, |name, stop, work| {
+        Box::pin(background::keep(name, stop, work))
+    })
+}
+
 /// Opens the database for one server, and brings it to the newest schema.
 async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
     let db = Db::connect(&config.database).await?;
@@ -369,14 +380,14 @@ fn start_feed(
     config: &Config,
     db: &Db,
     appender: &Appender,
-    node: NodeId,
+    (node, tracer): (NodeId, Option<&Tracer>),
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> ImksResult<Feed> {
     let feed = Feed::new(db.clone(), config.feed.clone());
     let looking = feed.clone();
     tasks.spawn(background::keep("feed", stop.clone(), move |stop| looking.clone().run(stop)));
-    webhook::start(&config.webhook, &feed, node, tasks, stop)?;
+    webhook::start(&config.webhook, &feed, (node, tracer), tasks, stop)?;
     let (db, appender) = (db.clone(), appender.clone());
     let sending = move |stop| messaging::outbox::run(db.clone(), appender.clone(), node, stop);
     tasks.spawn(background::keep("outbox", stop.clone(), sending));

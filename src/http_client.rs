@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{ImksError, ImksResult};
+use crate::telemetry::trace;
 
 /// An HTTP client. Cheap to clone; all clones share one pool of connections. Trusts the certificates that the
 /// system trusts, or those in the file that `SSL_CERT_FILE` names.
@@ -94,10 +95,11 @@ impl HttpClient {
     async fn exchange(
         &self,
         to: &'static str,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         limits: Limits,
         fail: fn(&'static str, &(dyn Error + 'static)) -> ImksError,
     ) -> ImksResult<Response<Bytes>> {
+        tell_trace(request.headers_mut());
         let exchange = async {
             let (head, body) = self.0.request(request).await?.into_parts();
             let body = Limited::new(body, limits.answer_bytes_max).collect().await?.to_bytes();
@@ -117,9 +119,10 @@ impl HttpClient {
     pub async fn deliver(
         &self,
         to: &'static str,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         limits: Limits,
     ) -> ImksResult<Parts> {
+        tell_trace(request.headers_mut());
         let end = Instant::now() + limits.deadline;
         let answer = timeout_at(end, Box::pin(self.0.request(request))).await;
         let answer = answer.map_err(|_| ImksError::Timeout(to))?.map_err(|error| failed(to, &error))?;
@@ -134,6 +137,15 @@ impl HttpClient {
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}
+
+/// Tells the other side which span a request is from, as W3C writes it, if what needs it is traced.
+fn tell_trace(headers: &mut HeaderMap) {
+    let Some(context) = trace::current() else { return };
+    // The text has only characters that a header may have.
+    if let Ok(value) = HeaderValue::try_from(context.parent().to_string()) {
+        headers.insert("traceparent", value);
     }
 }
 

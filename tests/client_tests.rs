@@ -17,6 +17,7 @@ mod script;
 #[path = "client/server.rs"]
 mod server;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use database::{Database, Kind};
@@ -30,6 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// For a busy machine. Far below the deadline of the whole drain, 30 seconds.
 const LEEWAY: Duration = Duration::from_secs(5);
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+/// Where newcomers are who are not on this machine.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Acknowledged messages between two deaths, at least.
 const ACKS_PER_LIFE: u64 = 500;
 const SENDERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
@@ -141,6 +144,42 @@ fn a_client_comes_back_by_itself_after_a_restart_over_websocket() {
 #[test]
 fn a_client_comes_back_by_itself_after_a_crash() {
     a_client_comes_back(Kind::Sqlite, "upgrade", Server::kill_and_restart);
+}
+
+fn a_client_comes_back_through_a_crowd(via: &'static str) {
+    // Whoever waits to sign in stays where it is for the whole test.
+    let crowded =
+        Database::create(Kind::Sqlite).with("IMKS_UNJOINED_MAX", "100").with("IMKS_CONNECT_TIMEOUT", "5m");
+    let server = Server::start(&crowded);
+    let alice = token(&crowded, "alice", &[]);
+    let environment = [("URL", &*server.url()), ("VIA", via), ("TOKEN_ALICE", &alice)];
+    let mut script = Script::start("crowd.js", &environment);
+    script.hears(|line| line["connected"] == true);
+    let stranger = || server.status_for(STRANGER, POLLING);
+    let waiting = (0..100).filter(|_| stranger() == 200).count();
+    assert_eq!(waiting, 75, "of 100 newcomers");
+    for _ in 0..5 {
+        script.tell("cut");
+        let back = script.hears(|line| line["back"].is_u64());
+        assert_eq!(back["refused"], 0, "{back}");
+        assert_eq!(stranger(), 503, "the newcomers are still there");
+    }
+    script.ends_when_told();
+}
+
+#[test]
+fn a_client_that_comes_back_is_let_in_at_once_with_a_hundred_newcomers_ahead_over_polling() {
+    a_client_comes_back_through_a_crowd("polling");
+}
+
+#[test]
+fn a_client_that_comes_back_is_let_in_at_once_with_a_hundred_newcomers_ahead_over_websocket() {
+    a_client_comes_back_through_a_crowd("websocket");
+}
+
+#[test]
+fn a_client_that_comes_back_is_let_in_at_once_with_a_hundred_newcomers_ahead_with_an_upgrade() {
+    a_client_comes_back_through_a_crowd("upgrade");
 }
 
 fn a_client_comes_in_after_an_outage(via: &'static str) {

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use crate::telemetry::trace::{self, SpanKind};
 use crate::{ImksError, ImksResult};
 pub use config::Config;
 use hook::Hook;
@@ -179,8 +180,11 @@ impl Application {
         let Ok(Ok(_slot)) = timeout_at(deadline, slots.acquire()).await else {
             return Err(ImksError::Overloaded { retry_after: config.deadline });
         };
-        let answered = timeout_at(deadline, handler.0.handle(event)).await;
-        answered.unwrap_or(Err(ImksError::Timeout(APPLICATION)))
+        let answering = async {
+            let answered = timeout_at(deadline, handler.0.handle(event)).await;
+            answered.unwrap_or(Err(ImksError::Timeout(APPLICATION)))
+        };
+        trace::run(trace::child("application", SpanKind::Client), answering).await
     }
 }
 

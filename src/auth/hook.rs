@@ -19,6 +19,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::http_client::{HttpClient, Limits};
 use crate::pb::Breaker;
 use crate::secret::{Secret, digest};
+use crate::telemetry::trace::{self, Span, SpanKind};
 
 /// What the hook says about a token.
 #[derive(Clone)]
@@ -102,11 +103,18 @@ impl Hook {
         if !self.breaker.lock().admit(Instant::now()) {
             return Err(ImksError::Unavailable(HOOK).into());
         }
-        let answer = self.call(token, deadline).await;
+        let mut span = trace::child("login_hook", SpanKind::Client);
+        let answer = trace::within(span.as_ref().map(Span::context), self.call(token, deadline)).await;
         // A token on which the application fails must not keep others out; a proxy says that it is down.
         let is_down = answer.as_ref().map_or(true, |answer| DOWN.contains(&answer.status()));
         let outcome = answer.map_err(Into::into).and_then(|answer| judged(&answer, now));
         self.record(&outcome, is_down);
+        match (&mut span, &outcome) {
+            (None, _) => {}
+            (Some(span), Err(Refusal::Unknown(error))) => span.failed(error),
+            // A refusal is an answer.
+            (Some(span), _) => span.succeeded(),
+        }
         match &outcome {
             Ok(answer) => self.store(digest, answer),
             Err(Refusal::Invalid(_)) => self.accepted.lock().remove(&digest),

@@ -46,7 +46,7 @@ pub(super) async fn run(
     }
     let problems = match args.core {
         true => check_environment::problems_of_core(&config).await,
-        false => check_environment::problems(&config).await,
+        false => Box::pin(check_environment::problems(&config)).await,
     };
     if problems.is_empty() {
         super::say("The configuration can work.")

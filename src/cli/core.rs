@@ -14,20 +14,22 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{ServiceManager, reachable, start_core, where_data_is};
+use crate::app::{ServiceManager, reachable, start_core, start_exporter, where_data_is};
 use crate::background;
 use crate::clock;
 use crate::config::Config;
 use crate::control::api::PREFIX;
 use crate::control::directory::DirectoryApi;
 use crate::control::{Gate, Listeners};
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::http::health::Health;
 use crate::http::listener;
 use crate::http::mutual_tls::MutualTls;
 use crate::http::tls::{Callers, Certificates, Tls};
 use crate::models::{Db, api_key};
+use crate::node::NodeId;
 use crate::telemetry::logging::LogFormat;
+use crate::telemetry::otlp::Exporter;
 use crate::{ImksError, ImksResult};
 
 /// Returns the configuration that file, environment and flags override. Its default addresses differ from the
@@ -52,7 +54,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     let internal = config.internal_listen.map(bind_internal).transpose()?;
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;
-    let directory = Directory::open(db.clone(), config.directory()).await?;
+    let (directory, exporter) = open_directory(config, &db).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let certificates = tls.as_ref().map(MutualTls::certificates);
     tasks.spawn(stop.clone().run_until_cancelled_owned(reload_on(hangup, certificates)));
@@ -85,6 +87,9 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     tasks.wait().await;
     directory.close().await;
     db.close().await;
+    if let Some(exporter) = exporter {
+        exporter.shutdown().await;
+    }
     // What started the core should start it again.
     let broken = background::broken().now_or_never();
     broken.map_or(Ok(()), |_| Err(ImksError::Internal("a task has panicked that nothing replaces")))
@@ -123,6 +128,13 @@ async fn reload_on(mut hangup: Signal, certificates: Option<Certificates>) {
         }
         manager.ready();
     }
+}
+
+/// Opens the directory, and starts to export what a collector is to get of it.
+async fn open_directory(config: &Config, db: &Db) -> ImksResult<(Directory, Option<Exporter>)> {
+    let (exporter, tracer) = start_exporter(&config.otlp, NodeId::random()?)?;
+    let settings = directory::Config { tracer, ..config.directory() };
+    Ok((Directory::open(db.clone(), settings).await?, exporter))
 }
 
 fn health(db: &Db) -> Health {

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::application::{EventHandler, Handler};
 use crate::config::{Config, Flags, HEADING, process_origins, unknown_variables};
@@ -193,17 +194,22 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     for name in unknown_variables(std::env::vars_os().filter_map(text)) {
         tracing::warn!(name, "this variable is not known; `imks check-config --table` lists all");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("imks")
-        .build()
-        .map_err(ImksError::io("starting the runtime"))?;
+    let runtime = runtime(config.worker_threads).map_err(ImksError::io("starting the runtime"))?;
     let ended = runtime.block_on(Box::pin(execute(command, config, &origins, read)));
     if is_tool {
         // A tool has ended what it began, or a second Ctrl-C wants nobody to wait for it.
         runtime.shutdown_background();
     }
     ended
+}
+
+/// Starts the threads that everything runs on; 0 is one of each core.
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().thread_name("imks").build()
 }
 
 async fn execute(

@@ -35,6 +35,7 @@ settings! {
             "The chat page for development at `/`, which makes its own tokens, of its playground only: `auto`: on a \
              loopback address, with the SQLite file of the data directory, without a certificate, a core, your own \
              logins, `IMKS_EVENTS_URL` or `IMKS_TRUSTED_PROXIES`; `on`: also with PostgreSQL and a certificate; `off`";
+        worker_threads: "IMKS_WORKER_THREADS" = "Threads that handle connections; 0 for one of each core";
     }
     "internal." in config.internal => {
         tls_cert (cert): "IMKS_INTERNAL_TLS_CERT" =
@@ -183,7 +184,8 @@ settings! {
         request (request_timeout): "IMKS_HTTP_REQUEST" =
             "How long a request outside Socket.IO may take, including its response";
         connections_max: "IMKS_HTTP_CONNECTIONS_MAX" =
-            "The most TCP connections that are not WebSockets; further ones are answered with 503";
+            "The most TCP connections that are not WebSockets; further ones are answered with 503. The last quarter is for \
+             clients that come back, and trusted proxies";
         trusted_proxies: "IMKS_TRUSTED_PROXIES" =
             "Addresses or networks of the proxies in front, for example `10.0.0.7,::1`: the address of a client is \
              then the one that they tell in `X-Forwarded-For` or the PROXY protocol";
@@ -215,7 +217,7 @@ settings! {
         listen: "IMKS_WEBTRANSPORT_LISTEN" =
             "UDP address and port for WebTransport; if not set, those of `IMKS_LISTEN`, as clients expect";
         connections_max: "IMKS_WEBTRANSPORT_CONNECTIONS_MAX" =
-            "The most QUIC connections; further ones are refused";
+            "The most QUIC connections; further ones are refused. The last quarter is for clients that come back";
         connections_per_address (connections_per_address_max): "IMKS_WEBTRANSPORT_CONNECTIONS_PER_ADDRESS" =
             "The most QUIC connections from one IPv4 address or one IPv6 /64 network";
         handshake (handshake_timeout): "IMKS_WEBTRANSPORT_HANDSHAKE" =
@@ -288,7 +290,8 @@ settings! {
     "socket." in config.socket => {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
         unjoined_max: "IMKS_UNJOINED_MAX" =
-            "The most connections that have not signed in yet; further ones are answered with 503";
+            "The most connections that have not signed in yet; further ones are answered with 503. The last quarter is for \
+             clients that come back";
         events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
             "The most events of one connection whose handlers may run at once; beyond that further events \
              wait";
@@ -493,12 +496,13 @@ mod tests {
         ("auth/token_config.rs", "Config", "config.token", &[]),
         ("auth/login_config.rs", "LoginConfig", "config.login", &[]),
         ("auth/login_config.rs", "HookConfig", "config.hook", &["waiting_max"]),
-        // The issuer and the audience are settings of `token`, and `issues_tokens` follows from those of `login`.
+        // The issuer and the audience are settings of `token`, `issues_tokens` follows from those of `login`, and the tracer
+        // from those of `otlp`.
         (
             "directory/mod.rs",
             "Config",
             "config.directory",
-            &["issuer", "audience", "issues_tokens", "connection_age"],
+            &["issuer", "audience", "issues_tokens", "connection_age", "tracer"],
         ),
         ("models/db.rs", "Config", "config.database", &[]),
         // `feed` follows from the retention of the feed.

@@ -57,6 +57,8 @@ pub struct Config {
     pub database: db::Config,
     /// The append path.
     pub append: append::Config,
+    /// The number of threads that handle connections; 0 for one of each core.
+    pub worker_threads: usize,
     /// The feed.
     pub feed: feed::Config,
     /// The messages to the operator's back ends.
@@ -121,6 +123,7 @@ impl Default for Config {
             directory: directory::Config::default(),
             database: db::Config::default(),
             append: append::Config::default(),
+            worker_threads: 0,
             feed: feed::Config::default(),
             webhook: webhook::Config::default(),
             application: application::Config::default(),
@@ -254,6 +257,7 @@ impl Config {
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
             (!self.quic.zero_rtt || self.quic.listen.is_some(), QUIC_EARLY),
             (self.socket.unjoined_max > 0, UNJOINED_RULE),
+            (self.worker_threads <= WORKERS_MAX, WORKERS_RULE),
             (
                 self.http.tcp_keepalive.is_zero() || KEEPALIVE.contains(&self.http.tcp_keepalive.as_secs()),
                 KEEPALIVE_RULE,
@@ -291,6 +295,9 @@ const PING_MAX: Duration = Duration::from_secs(3_600);
 const PING_RULE: &str =
     "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most threads that may be asked for; each has a stack of its own.
+const WORKERS_MAX: usize = 1_024;
+const WORKERS_RULE: &str = "IMKS_WORKER_THREADS must be at most 1024, or 0 for one of each core";
 const UNJOINED_RULE: &str = "IMKS_UNJOINED_MAX must be at least 1, or nobody can sign in";
 /// The seconds that Linux takes.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1..=32_767;
@@ -375,6 +382,8 @@ mod tests {
             ("IMKS_ATTACHMENTS_SIZE", "0"),
             ("IMKS_QUIC_0RTT", "true"),
             ("IMKS_UNJOINED_MAX", "0"),
+            ("IMKS_WORKER_THREADS", "1025"),
+            ("IMKS_WORKER_THREADS", "many"),
             ("IMKS_TCP_KEEPALIVE", "500ms"),
             ("IMKS_TCP_KEEPALIVE", "10h"),
             ("PORT", "http"),

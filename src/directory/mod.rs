@@ -28,6 +28,7 @@ mod shown;
 mod signing;
 mod status;
 mod token_service;
+mod traced;
 mod user;
 mod visitor;
 mod watch;
@@ -67,6 +68,8 @@ pub use workspace::{FIRST_WORKSPACE, Workspace};
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on};
 use crate::pb::v1;
+use crate::telemetry::trace::Tracer;
+use traced::Traced;
 
 /// The settings of the directory.
 #[derive(Debug, Clone)]
@@ -96,6 +99,8 @@ pub struct Config {
     /// A PEM file with the certificates that may vouch for callers of a core on a port; without it, everybody
     /// who reaches the port may call.
     pub client_ca: Option<PathBuf>,
+    /// Records the calls over a port whose callers record them.
+    pub tracer: Option<Tracer>,
 }
 
 impl Default for Config {
@@ -112,6 +117,7 @@ impl Default for Config {
             refresh_ttl: Duration::from_secs(30 * 24 * 3600),
             connection_age: Duration::from_secs(30 * 60),
             client_ca: None,
+            tracer: None,
         }
     }
 }
@@ -176,7 +182,7 @@ impl Directory {
         });
         // Only a server in this process may make users.
         let logins = v1::login_service_server::LoginServiceServer::new(self.clone());
-        let router = self.router().add_service(logins);
+        let router = self.router(Server::builder()).add_service(logins);
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(async move {
             if let Err(error) =
@@ -232,7 +238,8 @@ impl Directory {
             // Watch streams do not end by themselves.
             stop.cancel();
         };
-        let router = self.router().add_service(health_service);
+        let traced = Server::builder().layer(Traced(self.0.config.tracer.clone()));
+        let router = self.router(traced).add_service(health_service);
         Box::pin(router.serve_with_incoming_shutdown(incoming, ended)).await?;
         Ok(())
     }
@@ -244,8 +251,8 @@ impl Directory {
         self.0.tasks.wait().await;
     }
 
-    fn router(&self) -> Router {
-        Server::builder()
+    fn router<L: Clone>(&self, server: Server<L>) -> Router<L> {
+        server
             .timeout(REQUEST_TIMEOUT)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .max_concurrent_streams(STREAMS_MAX)

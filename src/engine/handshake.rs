@@ -125,6 +125,10 @@ pub struct Handshake {
     pub transport: Transport,
     /// The requested version of Engine.IO.
     pub protocol: Protocol,
+    /// Whether its client comes back: somebody at its address, or with its `Authorization`, is connected or was shortly
+    /// before. That is a hint, and no proof of anything.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "read where connects are held"))]
+    pub(crate) comes_back: bool,
     /// The path and query on the first line, then one `name:value` line per header.
     head: Box<str>,
 }
@@ -156,6 +160,7 @@ impl Handshake {
             issued: clock::now_micros(),
             transport,
             protocol: Protocol::V4,
+            comes_back: false,
             head: head.into(),
         }
     }

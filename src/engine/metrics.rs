@@ -32,6 +32,14 @@ pub enum DeflateStep {
     Inflated,
 }
 
+/// Who is refused a session.
+pub enum Client {
+    /// Somebody who is not known.
+    New,
+    /// Somebody who is connected, or was shortly before.
+    Returning,
+}
+
 /// The outcome of a QUIC connection that did not carry a session.
 pub enum QuicHandshake {
     /// The peer was asked to prove its address first.
@@ -74,6 +82,7 @@ label!(NotForwarded {
     Overloaded = "overloaded",
     TooSlow = "too_slow",
 });
+label!(Client { New = "new", Returning = "returning" });
 label!(Upgrade { Succeeded = "succeeded", Failed = "failed" });
 label!(Direction { In = "in", Out = "out" });
 label!(DeflateStep {
@@ -89,8 +98,8 @@ instruments! {
     SESSIONS: Gauge[transport: Transport] = "imks_sessions";
     /// Engine.IO sessions opened, by their first transport
     SESSIONS_OPENED: Counter[transport: Transport] = "imks_sessions_opened_total";
-    /// Engine.IO sessions refused with 503, because the server was full or stopped
-    SESSIONS_REFUSED: Counter = "imks_sessions_refused_total";
+    /// Engine.IO sessions refused with 503, because the server was full or stopped, by whether their clients are new
+    SESSIONS_REFUSED: Counter[client: Client] = "imks_sessions_refused_total";
     /// Engine.IO sessions closed, by reason
     SESSIONS_CLOSED: Counter[reason: CloseReason] = "imks_sessions_closed_total";
     /// Requests for sessions of other nodes, which a load balancer without sticky sessions sent to this node, by kind

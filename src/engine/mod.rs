@@ -55,8 +55,10 @@ cfg_if::cfg_if! {
         mod forward;
         mod handshake;
         mod heartbeat;
+        mod known_clients;
         #[doc(hidden)]
         pub mod metrics;
+        mod newcomers;
         mod outbox;
         mod polling;
         mod raw_stream;
@@ -84,6 +86,8 @@ cfg_if::cfg_if! {
             webtransport::{Confirmed, Guard, QuicRequest, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;
+        pub(crate) use known_clients::KnownClients;
+        pub(crate) use newcomers::for_anybody;
         #[cfg(feature = "socketio")]
         pub(crate) use server::cors;
     }

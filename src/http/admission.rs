@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::metrics;
+use crate::engine::for_anybody;
 use crate::rate_limit::network;
 
 /// The admission of connections.
@@ -18,6 +19,17 @@ pub(super) struct Admission {
     /// The number of connections that have sent no session request yet.
     handshakes: AtomicUsize,
     open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// What is known of the sender of a first packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Its address may be forged.
+    Unproven,
+    /// Its address is its own, and nobody is known there.
+    New,
+    /// Its address is its own, and a client there is connected, or was shortly before.
+    ComesBack,
 }
 
 /// The decision about a connection.
@@ -34,13 +46,16 @@ impl Admission {
     }
 
     /// Decides about a connection. An address that is not validated may be forged, so it is never the reason
-    /// for a refusal.
-    pub(super) fn decide(self: &Arc<Self>, ip: IpAddr, validated: bool, connections: usize) -> Verdict {
+    /// for a refusal, nor for what is kept for clients that come back.
+    pub(super) fn decide(self: &Arc<Self>, ip: IpAddr, peer: Peer, connections: usize) -> Verdict {
         let network = network(ip);
         let mut open = self.open.lock();
         let of_network = open.get(&network).copied().unwrap_or(0);
         let handshakes = self.handshakes.load(Ordering::Relaxed);
         let full = connections >= self.connections_max || handshakes >= HANDSHAKES_MAX;
+        let kept =
+            connections >= for_anybody(self.connections_max) || handshakes >= for_anybody(HANDSHAKES_MAX);
+        let validated = peer != Peer::Unproven;
         let crowded = full
             || handshakes >= HANDSHAKES_MAX / 8
             || connections >= self.connections_max / 2
@@ -50,6 +65,9 @@ impl Admission {
         }
         if crowded && !validated {
             return Verdict::Retry;
+        }
+        if kept && peer != Peer::ComesBack {
+            return Verdict::Refuse;
         }
         if of_network >= self.per_address_max {
             return Verdict::Refuse;
@@ -114,22 +132,38 @@ mod tests {
     #[test]
     fn an_address_with_many_connections_proves_itself_and_is_then_refused() {
         let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
-        let _first = [(); 2].map(|()| accepted(admission.decide(ip, false, 0)));
-        assert!(matches!(admission.decide(ip, false, 0), Verdict::Retry));
-        let second = [(); 2].map(|()| accepted(admission.decide(ip, true, 0)));
-        assert!(matches!(admission.decide(ip, true, 0), Verdict::Refuse));
-        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(..)));
+        let _first = [(); 2].map(|()| accepted(admission.decide(ip, Peer::Unproven, 0)));
+        assert!(matches!(admission.decide(ip, Peer::Unproven, 0), Verdict::Retry));
+        let second = [(); 2].map(|()| accepted(admission.decide(ip, Peer::New, 0)));
+        assert!(matches!(admission.decide(ip, Peer::New, 0), Verdict::Refuse));
+        assert!(matches!(
+            admission.decide("10.0.0.2".parse().unwrap(), Peer::Unproven, 0),
+            Verdict::Accept(..)
+        ));
         drop(second);
-        accepted(admission.decide(ip, true, 0));
+        accepted(admission.decide(ip, Peer::New, 0));
     }
 
     #[test]
     fn a_full_server_refuses_and_a_busy_one_asks_for_proof() {
         let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
-        assert!(matches!(admission.decide(ip, true, 100), Verdict::Refuse));
-        assert!(matches!(admission.decide(ip, false, 50), Verdict::Retry));
-        accepted(admission.decide(ip, true, 50));
+        assert!(matches!(admission.decide(ip, Peer::New, 100), Verdict::Refuse));
+        assert!(matches!(admission.decide(ip, Peer::Unproven, 50), Verdict::Retry));
+        accepted(admission.decide(ip, Peer::New, 50));
         assert!(admission.open.lock().is_empty());
+    }
+
+    #[test]
+    fn the_last_quarter_is_for_clients_that_come_back_and_a_forged_address_is_no_client() {
+        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
+        assert!(matches!(admission.decide(ip, Peer::New, 75), Verdict::Refuse));
+        assert!(matches!(admission.decide(ip, Peer::Unproven, 75), Verdict::Retry));
+        accepted(admission.decide(ip, Peer::ComesBack, 75));
+        accepted(admission.decide(ip, Peer::New, 74));
+        assert!(matches!(admission.decide(ip, Peer::ComesBack, 100), Verdict::Refuse));
+        admission.handshakes.store(HANDSHAKES_MAX / 4 * 3, Ordering::Relaxed);
+        assert!(matches!(admission.decide(ip, Peer::New, 0), Verdict::Refuse));
+        accepted(admission.decide(ip, Peer::ComesBack, 0));
     }
 
     #[test]

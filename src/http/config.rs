@@ -10,6 +10,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 
+use crate::engine::{Engine, KnownClients};
 use crate::http::client_address::Network;
 use crate::http::crowding::Crowding;
 use crate::http::tls::Tls;
@@ -34,7 +35,8 @@ pub struct Config {
     pub slow_paths: Vec<(&'static str, Duration)>,
     /// The maximum size of a request head in bytes.
     pub head_bytes_max: usize,
-    /// The maximum number of connections that have not become WebSockets. Further ones are answered with 503.
+    /// The maximum number of connections that have not become WebSockets. Further ones are answered with 503. The last
+    /// quarter is for trusted proxies, and for addresses with a client that is connected, or was minutes before.
     pub connections_max: usize,
     /// The number of these connections. Listeners with clones of one configuration share the limit.
     pub connections: Connections,
@@ -77,6 +79,15 @@ impl Default for Config {
 pub struct Connections {
     pub(super) open: Arc<AtomicUsize>,
     pub(super) crowding: Arc<Crowding>,
+    /// Whose clients come back; without it, no connection is kept for them.
+    pub(super) known: Option<Arc<KnownClients>>,
+}
+
+impl Connections {
+    /// Keeps a share of the connections for clients that this engine knows.
+    pub(super) fn know(&mut self, engine: &Engine) {
+        self.known = Some(engine.known_clients().clone());
+    }
 }
 
 /// The body of any response.

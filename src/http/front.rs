@@ -106,7 +106,7 @@ impl Front {
 
     /// Serves clients in tasks spawned on `tasks`, until `stop` is cancelled. Follows changes of the certificate.
     pub(crate) fn serve(
-        self,
+        mut self,
         mut router: Router,
         engine: &Engine,
         tasks: &TaskTracker,
@@ -124,6 +124,7 @@ impl Front {
             let serving = udp.serve(engine.clone(), tasks.clone(), stop.clone());
             tasks.spawn(background::essential("quic", serving));
         }
+        self.config.http.connections.know(engine);
         let routes = listener::routes(engine.clone(), router, &self.config.http);
         for tcp in self.tcp {
             let (config, routes) = (self.config.http.clone(), routes.clone());

@@ -120,7 +120,7 @@ pub async fn serve<S, F>(
                 continue;
             }
         };
-        let Some(slot) = ConnectionSlot::take(&limits) else {
+        let Some(slot) = ConnectionSlot::take(&limits, address.ip()) else {
             refuse(&stream);
             continue;
         };

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::engine::Engine;
 use crate::engine::cors::allow_origin;
-use crate::http::client_address::{self, Network};
+use crate::engine::{Engine, for_anybody};
+use crate::http::client_address::{self, Network, is_trusted};
 pub use crate::http::config::{AnyBody, BoxFuture, Config, Connections};
 use crate::http::connection::{Connection, Served};
 use crate::http::crowding::Crowding;
@@ -200,7 +200,7 @@ pub async fn serve<S, F>(
                 continue;
             }
         };
-        let Some(slot) = ConnectionSlot::take(&config) else {
+        let Some(slot) = ConnectionSlot::take(&config, peer.ip()) else {
             refuse(&stream);
             continue;
         };
@@ -243,10 +243,15 @@ pub(super) fn refuse(stream: &TcpStream) {
 pub(super) struct ConnectionSlot(Arc<AtomicUsize>);
 
 impl ConnectionSlot {
-    /// Takes a permit; `None` if too many connections are open.
-    pub(super) fn take(config: &Config) -> Option<Self> {
-        let open = &config.connections.open;
-        let one_more = |open| (open < config.connections_max).then_some(open + 1);
+    /// Takes a permit; `None` if too many connections are open, or if those that are left are kept for clients that come
+    /// back and `peer` is not known.
+    pub(super) fn take(config: &Config, peer: IpAddr) -> Option<Self> {
+        let (open, max) = (&config.connections.open, config.connections_max);
+        let comes_back = || match &config.connections.known {
+            Some(known) => known.knows_address(peer) || is_trusted(&config.trusted_proxies, peer),
+            None => true,
+        };
+        let one_more = |open| (open < for_anybody(max) || open < max && comes_back()).then_some(open + 1);
         open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         metrics::CONNECTIONS.add(1);
         Some(Self(open.clone()))
@@ -267,6 +272,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_quarter_of_the_connections_is_for_addresses_of_clients_and_for_proxies() {
+        let engine = Engine::new(crate::engine::Config::default()).unwrap();
+        let [client, stranger, proxy] =
+            ["203.0.113.9", "198.51.100.1", "10.0.0.1"].map(|ip| ip.parse().unwrap());
+        let mut config = Config {
+            connections_max: 5,
+            trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
+            ..Config::default()
+        };
+        let any: Vec<_> = std::iter::from_fn(|| ConnectionSlot::take(&config, stranger)).collect();
+        assert_eq!(any.len(), 5, "without an engine nobody comes back");
+        drop(any);
+        config.connections.know(&engine);
+        engine.known_clients().arrived(client, None);
+        let _strangers: Vec<_> = std::iter::from_fn(|| ConnectionSlot::take(&config, stranger)).collect();
+        for known in [client, proxy] {
+            assert!(ConnectionSlot::take(&config, stranger).is_none());
+            assert!(ConnectionSlot::take(&config, known).is_some());
+        }
+        let _last = ConnectionSlot::take(&config, client).unwrap();
+        assert!(ConnectionSlot::take(&config, client).is_none());
+    }
 
     #[tokio::test]
     async fn connections_inherit_keep_alive_from_their_listener_unless_it_is_off() {

@@ -25,9 +25,9 @@ use wtransport::quinn::{
     self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 
-use super::admission::{Admission, ConnectionSlot, HandshakeSlot, Verdict};
+use super::admission::{Admission, ConnectionSlot, HandshakeSlot, Peer, Verdict};
 use crate::engine::metrics::{self, QuicHandshake};
-use crate::engine::{Engine, QuicRequest, SessionRequest};
+use crate::engine::{Engine, KnownClients, QuicRequest, SessionRequest};
 use crate::http::tls::{self, Certificates};
 use crate::http::{listener, quic};
 use crate::{ImksError, ImksResult};
@@ -211,7 +211,7 @@ impl Listener {
     /// Passes sessions to `engine` until `stop`, each handshake in a task of `tasks`, then closes the rest.
     pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
         while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
-            let Some(admitted) = self.admit(incoming) else { continue };
+            let Some(admitted) = self.admit(incoming, engine.known_clients()) else { continue };
             let (engine, stop, how) = (engine.clone(), stop.clone(), (self.service, self.handshake_timeout));
             tasks.spawn(async move {
                 let handled = Box::pin(handle(admitted, engine, how));
@@ -222,9 +222,14 @@ impl Listener {
         let _ = tokio::time::timeout(CLOSE_TIME, self.endpoint.wait_idle()).await;
     }
 
-    fn admit(&self, incoming: Incoming) -> Option<Admitted> {
-        let (peer, validated) = (incoming.remote_address(), incoming.remote_address_validated());
-        match self.admission.decide(peer.ip(), validated, self.endpoint.open_connections()) {
+    fn admit(&self, incoming: Incoming, known: &KnownClients) -> Option<Admitted> {
+        let ip = incoming.remote_address().ip();
+        let peer = match incoming.remote_address_validated() {
+            false => Peer::Unproven,
+            true if known.knows_address(ip) => Peer::ComesBack,
+            true => Peer::New,
+        };
+        match self.admission.decide(ip, peer, self.endpoint.open_connections()) {
             Verdict::Accept(slot, handshake) => return Some((incoming, slot, handshake)),
             Verdict::Retry => {
                 metrics::QUIC_HANDSHAKES.of(QuicHandshake::Retried).increment();

@@ -148,7 +148,7 @@ async fn admit(
         }
         if place.is_none() {
             tracing::debug!(socket_sid = socket.id(), %error, "connect held: it cannot succeed now");
-            place = context.held.enter(payload.json().len());
+            place = context.held.enter(payload.json().len(), socket.handshake().comes_back);
         }
         if place.is_none() {
             return Err(ConnectError::reconnect("no room to wait"));

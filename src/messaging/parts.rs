@@ -166,7 +166,7 @@ impl Messaging {
     }
 
     /// Returns what traces requests, if traces are exported.
-    pub(super) fn tracer(&self) -> Option<&Tracer> {
+    pub fn tracer(&self) -> Option<&Tracer> {
         self.0.parts.tracer.as_ref()
     }
 

@@ -260,8 +260,11 @@ impl<'a> Registry<'a> {
                     let (started, seconds) = (Instant::now(), app_seconds.clone());
                     let since = event.waits_since().unwrap_or(started);
                     let traced = traced::event(&messaging, APPLICATION, &event, since);
+                    let context = traced.as_ref().map(Span::context);
+                    let trace = traced.as_ref().map(Span::trace_id);
                     let answering = app_event::answer(application.clone(), caller, event, traced);
-                    Either::Left(answering.map(move |()| seconds.record(started.elapsed())))
+                    let answering = trace::within(context, answering);
+                    Either::Left(answering.map(move |()| seconds.record_traced(started.elapsed(), trace)))
                 }
                 (caller, _) => {
                     outcome::fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));

@@ -37,7 +37,7 @@ use crate::models::append::Told;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_sync::missed_events;
 use crate::node::NodeId;
-use crate::telemetry::trace::{Span, Tracer};
+use crate::telemetry::trace::{Span, SpanKind, Tracer};
 use crate::telemetry::traceparent::TraceParent;
 use crate::{ImksError, ImksResult};
 
@@ -234,7 +234,7 @@ impl Relay {
     /// Begins the span of the delivery of another node's event, if that traces it.
     fn receiving(&self, channel: Uuid, event: &Event<'_>) -> Option<Span> {
         let parent = TraceParent::parse(event.trace.as_deref()?)?;
-        let mut span = self.0.tracer.as_ref()?.join(&parent, "deliver")?;
+        let mut span = self.0.tracer.as_ref()?.join(&parent, "deliver", SpanKind::Consumer)?;
         span.note("messaging.system", "imks");
         span.note("messaging.operation.name", "deliver");
         span.note("messaging.destination.name", channel.to_string());

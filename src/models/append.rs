@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -161,14 +162,17 @@ impl Appender {
     pub fn submit<M: Mutation>(&self, scope: Scope, mutation: M) -> ImksResult<Receipt<M::Done>> {
         let lane = &self.shared.lanes[lane_of(scope.channel_id, self.shared.lanes.len())];
         let (job, receipt) = Job::new(scope, mutation);
-        match lane.try_send(job) {
-            Ok(()) => Ok(Receipt(receipt)),
-            Err(mpsc::error::TrySendError::Full(_)) => {
+        let (job, error): (Job, fn() -> ImksError) = match lane.try_send(job) {
+            Ok(()) => return Ok(Receipt(receipt)),
+            Err(TrySendError::Full(job)) => {
                 metrics::APPEND_PROBLEMS.of(AppendProblem::Refused).increment();
-                Err(ImksError::Overloaded { retry_after: RETRY_AFTER })
+                (job, || ImksError::Overloaded { retry_after: RETRY_AFTER })
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(ImksError::Unavailable("shutting down")),
-        }
+            Err(TrySendError::Closed(job)) => (job, || ImksError::Unavailable("shutting down")),
+        };
+        // Its span ends with this. Nobody has the receipt.
+        job.mutation.fail(error());
+        Err(error())
     }
 
     /// Returns the channels that were written to and not yet taken.

@@ -16,9 +16,13 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format for a reader that accepts these content types.
+    /// Returns the format that a reader likes best, by its header `Accept`. OpenMetrics only for one that names it: everybody
+    /// else reads the older one.
     pub fn accepted(accept: Option<&str>) -> Self {
-        match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        let accept = accept.unwrap_or_default();
+        let open = quality(accept, &["application/openmetrics-text"]);
+        let plain = quality(accept, &["text/plain", "text/*", "*/*"]);
+        match open > 0 && open >= plain {
             true => Self::OpenMetrics,
             false => Self::Prometheus,
         }
@@ -31,6 +35,32 @@ impl Format {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// Returns how much a reader likes a content type, in thousandths (RFC 9110 section 12.5.1). `names` are the type and the
+/// ranges that it is in, the most specific one first, which counts.
+fn quality(accept: &str, names: &[&str]) -> u32 {
+    let of_name = |name: &&str| {
+        let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
+        let liked = ranges.filter_map(|mut parts| {
+            let is_named = parts.next().is_some_and(|range| range.eq_ignore_ascii_case(name));
+            is_named.then(|| parts.find_map(weight).unwrap_or(1_000))
+        });
+        liked.max()
+    };
+    names.iter().find_map(of_name).unwrap_or(0)
+}
+
+/// Returns the weight in a parameter `q=0.5`, in thousandths. One that cannot be read counts as none at all.
+fn weight(parameter: &str) -> Option<u32> {
+    let (name, value) = parameter.split_once('=')?;
+    if !name.trim_end().eq_ignore_ascii_case("q") {
+        return None;
+    }
+    let value: f32 = value.trim_start().parse().unwrap_or(0.0);
+    // Between these bounds, no digit is lost.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and 1,000")]
+    Some((value.clamp(0.0, 1.0) * 1_000.0).round() as u32)
 }
 
 /// Returns the page with the samples of all instruments.
@@ -223,6 +253,31 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
         }
         assert!(!text.contains("test_silent"), "an instrument without samples is not shown");
+    }
+
+    #[test]
+    fn a_reader_gets_the_format_that_it_likes_best() {
+        for accept in [
+            PROMETHEUS,
+            "application/openmetrics-text",
+            "text/plain;q=0.5, application/openmetrics-text;version=1.0.0",
+            "APPLICATION/OpenMetrics-Text;Q=0.1,*/*;q=0.1",
+        ] {
+            assert_eq!(Format::accepted(Some(accept)), Format::OpenMetrics, "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=0.2,text/plain;version=0.0.4;q=0.3",
+            "application/openmetrics-text;q=0.2,*/*;q=0.3",
+            "application/openmetrics-text;q=nonsense,text/plain;q=0.1",
+            "application/openmetrics-text-2",
+        ] {
+            assert_eq!(Format::accepted(Some(accept)), Format::Prometheus, "{accept}");
+        }
+        assert_eq!(Format::accepted(None), Format::Prometheus);
     }
 
     #[test]

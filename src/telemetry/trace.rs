@@ -17,6 +17,7 @@ pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::futures::TaskLocalFuture;
+use tokio::time::Instant;
 
 use super::metrics::{self, SpanEnd};
 use super::traceparent::{SpanId, TraceId, TraceParent};
@@ -90,8 +91,14 @@ impl Tracer {
     }
 
     /// Begins a span of a trace that another node records.
-    pub fn join(&self, parent: &TraceParent, name: &str) -> Option<Span> {
-        parent.sampled.then(|| self.begin(parent.trace_id, Some(parent.span_id), name, SpanKind::Consumer))?
+    pub fn join(&self, parent: &TraceParent, name: &str, kind: SpanKind) -> Option<Span> {
+        parent.sampled.then(|| self.begin(parent.trace_id, Some(parent.span_id), name, kind))?
+    }
+
+    /// Begins a trace of something that no client asks for, if it is sampled.
+    pub fn root(&self, name: &str, kind: SpanKind) -> Option<Span> {
+        let is_sampled = self.0.sampling.samples(None, random());
+        is_sampled.then(|| self.begin(new_trace_id()?, None, name, kind))?
     }
 
     fn begin(&self, trace_id: TraceId, parent: Option<SpanId>, name: &str, kind: SpanKind) -> Option<Span> {
@@ -107,7 +114,7 @@ impl Tracer {
             ..SpanData::default()
         };
         let context = Context(Arc::new(Position { tracer: self.clone(), trace_id, span_id }));
-        Some(Span(Box::new(Open { context, data, outcome: None })))
+        Some(Span(Box::new(Open { context, data, began: Instant::now(), outcome: None })))
     }
 }
 
@@ -157,6 +164,8 @@ pub struct Span(Box<Open>);
 struct Open {
     context: Context,
     data: SpanData,
+    /// When it began by the clock that is never set. The other one may be, while the span is open.
+    began: Instant,
     outcome: Option<&'static str>,
 }
 
@@ -178,8 +187,9 @@ impl Span {
 
     /// Sets the beginning back by what has passed since then.
     pub fn began(&mut self, ago: Duration) {
-        let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
-        self.0.data.start_time_unix_nano = self.0.data.start_time_unix_nano.saturating_sub(ago);
+        let Some(began) = self.0.began.checked_sub(ago) else { return };
+        self.0.began = began;
+        self.0.data.start_time_unix_nano = self.0.data.start_time_unix_nano.saturating_sub(whole_nanos(ago));
     }
 
     /// Adds an attribute.
@@ -222,7 +232,8 @@ impl Drop for Span {
         }
         self.note("imks.outcome", outcome);
         let mut data = std::mem::take(&mut self.0.data);
-        data.end_time_unix_nano = nanos().max(data.start_time_unix_nano);
+        data.end_time_unix_nano =
+            data.start_time_unix_nano.saturating_add(whole_nanos(self.0.began.elapsed()));
         if self.0.context.0.tracer.0.ended.try_send(data).is_err() {
             metrics::SPANS.of(SpanEnd::Dropped).increment();
         }
@@ -291,6 +302,10 @@ fn nanos() -> u64 {
     u64::try_from(now_micros()).unwrap_or(0).saturating_mul(1_000)
 }
 
+fn whole_nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 const OK: &str = "ok";
 /// The outcome of a span whose work was given up, because the client left or the server ended.
 const ABANDONED: &str = "abandoned";
@@ -345,6 +360,39 @@ mod tests {
         }
         drop(tracer.accept("event", || None));
         assert!(attribute(&spans.recv().await.unwrap(), "imks.outcome").contains("abandoned"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_span_is_as_long_as_it_took_whatever_the_clock_of_the_machine_says() {
+        // The clock of the machine goes on by itself here, and the other one only as far as it is moved.
+        let (tracer, mut spans) = tracer(EVERYTHING);
+        let mut span = tracer.accept("event", || None).unwrap();
+        span.began(Duration::from_secs(2));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(span);
+        let span = spans.recv().await.unwrap();
+        assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 5_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_nobody_asks_for_begins_by_itself_and_only_as_often_as_configured() {
+        let (all, mut spans) = tracer(EVERYTHING);
+        drop(all.root("webhook", SpanKind::Client));
+        let span = spans.recv().await.unwrap();
+        assert!(span.parent_span_id.is_empty() && span.kind() == SpanKind::Client);
+        let (none, _spans) = tracer(Sampling { ratio: 0.0, trusts_clients: true, ..EVERYTHING });
+        assert!(none.root("webhook", SpanKind::Client).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_traces_joins_no_trace_that_its_sender_does_not_record() {
+        let (tracer, mut spans) = tracer(EVERYTHING);
+        let parent = TraceParent::parse(PARENT).unwrap();
+        let unsampled = TraceParent { sampled: false, ..parent };
+        assert!(tracer.join(&unsampled, "deliver", SpanKind::Consumer).is_none());
+        assert!(spans.try_recv().is_err());
+        drop(tracer.join(&parent, "deliver", SpanKind::Consumer).unwrap());
+        assert_eq!(spans.recv().await.unwrap().parent_span_id, parent.span_id.bytes());
     }
 
     #[tokio::test]

@@ -11,25 +11,28 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::config::Config;
 use super::metrics::{self, Attempt};
 use super::signature::Keys;
 use crate::clock::{self, Timestamp};
 use crate::http_client::{HttpClient, Limits};
 use crate::models::feed::Event;
 use crate::secret::Secret;
+use crate::telemetry::trace::{self, Span, SpanKind, Tracer};
 use crate::{ImksError, ImksResult};
 
 /// A receiver, as it is called.
 pub(super) struct Receiver {
-    pub url: Secret,
+    url: Secret,
     /// Its address without credentials, for the log.
     pub name: String,
-    pub client: HttpClient,
-    pub keys: Arc<Keys>,
-    pub deadline: Duration,
-    pub give_up: Duration,
+    client: HttpClient,
+    keys: Arc<Keys>,
+    deadline: Duration,
+    give_up: Duration,
+    tracer: Option<Tracer>,
     /// The number of events that it has taken.
-    pub taken: AtomicU64,
+    taken: AtomicU64,
 }
 
 /// What became of an event.
@@ -91,12 +94,31 @@ impl Letter {
 }
 
 impl Receiver {
+    pub(super) fn new(
+        url: &Secret,
+        config: &Config,
+        client: HttpClient,
+        keys: Arc<Keys>,
+        tracer: Option<Tracer>,
+    ) -> Self {
+        Self {
+            url: url.clone(),
+            name: url.to_string(),
+            client,
+            keys,
+            deadline: config.deadline,
+            give_up: config.give_up,
+            tracer,
+            taken: AtomicU64::new(0),
+        }
+    }
+
     /// Delivers a letter, however long it takes.
     pub(super) async fn deliver(&self, letter: &Letter) -> Outcome {
         let (started, taken_before) = (Instant::now(), self.taken.load(Ordering::Relaxed));
         let mut pause = FIRST_PAUSE;
         for attempt in 1_u32.. {
-            let (reason, retry_after) = match self.attempt(letter).await {
+            let (reason, retry_after) = match self.attempt(letter, attempt).await {
                 Answer::Taken => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     return Outcome::Taken;
@@ -123,14 +145,29 @@ impl Receiver {
 
     /// Delivers a letter once.
     pub(super) async fn once(&self, letter: &Letter) -> Outcome {
-        match self.attempt(letter).await {
+        match self.attempt(letter, 1).await {
             Answer::Taken => Outcome::Taken,
             Answer::Gone => Outcome::Gone,
             Answer::Failed { reason, .. } => Outcome::Dead(reason),
         }
     }
 
-    async fn attempt(&self, letter: &Letter) -> Answer {
+    /// Sends a letter once. Its event has waited in the database, so the attempt is a trace of its own.
+    async fn attempt(&self, letter: &Letter, number: u32) -> Answer {
+        let mut span = self.tracer.as_ref().and_then(|tracer| tracer.root("webhook", SpanKind::Client));
+        let answer = trace::within(span.as_ref().map(Span::context), self.send(letter)).await;
+        if let Some(span) = &mut span {
+            span.note("imks.webhook_id", letter.id.clone());
+            span.note("imks.attempt", i64::from(number));
+            match &answer {
+                Answer::Failed { .. } => span.failed(&ImksError::Unavailable("webhook")),
+                Answer::Taken | Answer::Gone => span.succeeded(),
+            }
+        }
+        answer
+    }
+
+    async fn send(&self, letter: &Letter) -> Answer {
         let request = match self.request(letter) {
             Ok(request) => request,
             Err(error) => return Answer::Failed { reason: error.to_string(), retry_after: None },

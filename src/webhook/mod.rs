@@ -22,19 +22,21 @@ use crate::background;
 use crate::http_client::HttpClient;
 use crate::models::feed::Feed;
 use crate::node::NodeId;
+use crate::telemetry::trace::Tracer;
 pub use backlog::Backlog;
 pub use config::Config;
+use delivery::Receiver;
 use sender::Sender;
 use signature::Keys;
 
-/// Starts a sender for each receiver, until `stop`.
+/// Starts a sender for each receiver, until `stop`. Attempts that the tracer samples are traced.
 ///
 /// # Errors
 /// [`ImksError::Config`](crate::ImksError::Config).
 pub fn start(
     config: &Config,
     feed: &Feed,
-    node: NodeId,
+    (node, tracer): (NodeId, Option<&Tracer>),
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> ImksResult<()> {
@@ -43,7 +45,8 @@ pub fn start(
     }
     let (client, keys) = (HttpClient::new()?, Arc::new(Keys::parse(&config.secret, config::SECRET)?));
     for url in &config.url {
-        let sender = Sender::new(url, config, client.clone(), keys.clone(), feed.clone(), (node, tasks));
+        let receiver = Receiver::new(url, config, client.clone(), keys.clone(), tracer.cloned());
+        let sender = Sender::new(url, receiver, config, feed.clone(), (node, tasks));
         tasks.spawn(background::essential("webhooks", sender.run(stop.clone())));
     }
     Ok(())

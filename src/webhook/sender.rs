@@ -4,7 +4,6 @@
 //! not polled meanwhile would keep its connection, which on SQLite may be the one that writes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,10 +18,8 @@ use uuid::Uuid;
 use super::config::Config;
 use super::delivery::{Letter, Outcome, Receiver};
 use super::metrics;
-use super::signature::Keys;
 use super::window::Window;
 use crate::error::Cause;
-use crate::http_client::HttpClient;
 use crate::models::Db;
 use crate::models::feed::{Cursor, Event, Feed, Filter, Follower, Position, Step};
 use crate::models::lease::Lease;
@@ -82,22 +79,12 @@ enum End {
 impl Sender {
     pub(super) fn new(
         url: &Secret,
+        receiver: Receiver,
         config: &Config,
-        client: HttpClient,
-        keys: Arc<Keys>,
         feed: Feed,
         (node, tasks): (NodeId, &TaskTracker),
     ) -> Self {
         let id = id_of(url);
-        let receiver = Receiver {
-            url: url.clone(),
-            name: url.to_string(),
-            client,
-            keys,
-            deadline: config.deadline,
-            give_up: config.give_up,
-            taken: AtomicU64::new(0),
-        };
         let filter = Filter { events: config.events.iter().cloned().collect(), ..Filter::default() };
         let lease = Lease::new(format!("webhook {id}"), node.to_string());
         Self { id, receiver: Arc::new(receiver), feed, filter, lease, tasks: tasks.clone() }

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
+
 use super::database::Database;
 
 /// How long it may take until it says that it listens.
@@ -71,13 +73,18 @@ impl Server {
 
     /// The body of an answer to one HTTP request on a connection of its own.
     pub(crate) fn http(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).expect("it listens");
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
-        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        answer.split_once("\r\n\r\n").expect("HTTP").1.to_owned()
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        exchange(stream, method, path, body).split_once("\r\n\r\n").expect("HTTP").1.to_owned()
+    }
+
+    /// The status of an answer to one GET of somebody at this address of the loopback network.
+    #[allow(dead_code, reason = "called by client_tests")]
+    pub(crate) fn status_for(&self, client: Ipv4Addr, path: &str) -> u16 {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((client, 0)).into()).expect("an address of loopback");
+        socket.connect(&self.address.into()).expect("it listens");
+        let answer = exchange(socket.into(), "GET", path, "");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
     /// SIGTERM, then a new process on the same port and database.
@@ -90,6 +97,15 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn exchange(mut stream: TcpStream, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
 }
 
 impl Drop for Server {

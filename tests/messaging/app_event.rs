@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::collector::{Collector, attribute, hex};
 use crate::server::{Kind, TestServer, first_channel};
+use crate::traces::traceparent;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -132,6 +134,52 @@ async fn a_refusal_of_the_application_has_its_words_and_an_outage_is_told_as_one
         (&told["code"], &told["event"], &told["nonce"]),
         (&json!("conflict"), &json!("app:sold_out"), &json!("n1"))
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_application_is_told_which_span_an_event_is_from() {
+    let ((backend, addr), mut collector) = (Backend::start().await, Collector::start().await);
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        served_by(addr)(config);
+        collector.configure(config);
+    })
+    .await;
+    let mut ann = server.client("ann").await;
+    let asks = [
+        ("app:echo", "ok"),
+        ("app:sold_out", "conflict"),
+        ("app:down", "unavailable"),
+        ("app:silent", "timeout"),
+    ];
+    for (number, (event, outcome)) in asks.into_iter().enumerate() {
+        let trace = [u8::try_from(number).unwrap() + 1; 16];
+        let answer = ann.call(event, json!({ "meta": { "traceparent": traceparent(trace, true) } })).await;
+        let app = collector.named(&trace, "app", 1).await.remove(0);
+        let asked = collector.named(&trace, "application", 1).await.remove(0);
+        assert_eq!(asked.parent_span_id, app.span_id);
+        assert_eq!(attribute(&app, "imks.event").as_deref(), Some(event));
+        for span in [&app, &asked] {
+            assert_eq!(attribute(span, "imks.outcome").as_deref(), Some(outcome), "{span:?}");
+            assert_eq!(span.status.is_some(), ["unavailable", "timeout"].contains(&outcome), "{span:?}");
+        }
+        let told = format!("00-{}-{}-01", hex(&trace), hex(&asked.span_id));
+        assert_eq!(backend.got.lock()[number].0["traceparent"], told);
+        if outcome == "ok" {
+            let ours = format!("00-{}-{}-01", hex(&trace), hex(&app.span_id));
+            assert_eq!(answer["meta"]["traceparent"], json!(ours));
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_application_is_told_of_no_trace_where_there_is_none() {
+    let (backend, addr) = Backend::start().await;
+    let server = TestServer::start_with(Kind::Sqlite, served_by(addr)).await;
+    let mut ann = server.client("ann").await;
+    ann.ok("app:echo", json!({ "meta": { "traceparent": traceparent([1; 16], true) } })).await;
+    assert!(!backend.got.lock()[0].0.contains_key("traceparent"));
     server.stop().await;
 }
 

@@ -48,8 +48,13 @@ impl World {
         user
     }
 
+    /// A token that the core has issued.
+    pub fn token(&self, user: Uuid) -> String {
+        self.key.token(user)
+    }
+
     pub async fn client(&self, user: Uuid) -> TestClient {
-        TestClient::connect(self.server.addr(), &self.key.token(user)).await
+        TestClient::connect(self.server.addr(), &self.token(user)).await
     }
 
     /// A token of a session.

@@ -7,13 +7,16 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use imks::testing::config::Config;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::api::send;
 use crate::client::TestClient;
+use crate::collector::{Collector, attribute, hex};
 use crate::command_line::{imks, text};
 use crate::server::{Kind, TestServer};
+use crate::traces::traceparent;
 
 /// What the hook does with a request.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ struct Hook {
     address: SocketAddr,
     mode: Arc<Mutex<Mode>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    traceparents: Arc<Mutex<Vec<String>>>,
 }
 
 impl Hook {
@@ -40,7 +44,7 @@ impl Hook {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mode = Arc::new(Mutex::new(Mode::Answer(401, String::new())));
-        let hook = Self { address, mode, asked: Arc::default() };
+        let hook = Self { address, mode, asked: Arc::default(), traceparents: Arc::default() };
         let router =
             axum::Router::new().route("/login", axum::routing::post(Self::handle)).with_state(hook.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -49,6 +53,8 @@ impl Hook {
 
     async fn handle(State(hook): State<Self>, headers: HeaderMap, body: String) -> (StatusCode, String) {
         let secret = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        let parent = headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned());
+        hook.traceparents.lock().extend(parent);
         hook.asked.lock().push((secret, serde_json::from_str(&body).unwrap()));
         let mode = hook.mode.lock().clone();
         match mode {
@@ -83,6 +89,31 @@ async fn code(server: &TestServer, token: &str) -> String {
         "not_found" => "ok".into(),
         code => code.to_owned(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hook_is_told_which_span_a_question_is_from_and_an_outage_of_it_is_seen() {
+    let (hook, mut collector) = (Hook::start().await, Collector::start().await);
+    let server = hook.server(|config| collector.configure(config)).await;
+    let asks = [(200, "ok"), (401, "ok"), (500, "unavailable")];
+    for (number, (status, outcome)) in asks.into_iter().enumerate() {
+        hook.answers(status, &json!({"user": {"id": 42, "name": "Alice"}}));
+        let trace = [u8::try_from(number).unwrap() + 1; 16];
+        let auth = json!({ "token": format!("opaque {number}"), "traceparent": traceparent(trace, true) });
+        let mut client = TestClient::open(server.addr()).await;
+        client.raw(&format!("40{auth}")).await;
+        let asked = |spans: &[Span]| {
+            let mut asked = spans.iter().filter(|span| span.name == "login_hook" && span.trace_id == trace);
+            asked.next().cloned()
+        };
+        let span = collector.wait_for(asked).await;
+        assert_eq!(attribute(&span, "imks.outcome").as_deref(), Some(outcome), "{status}");
+        assert_eq!(span.status.is_some(), status == 500, "a refusal is an answer");
+        let told = format!("00-{}-{}-01", hex(&trace), hex(&span.span_id));
+        assert!(hook.traceparents.lock().contains(&told), "{:?}", hook.traceparents.lock());
+    }
+    hook.answers(200, &json!({"user": {"id": 42, "name": "Alice"}}));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,11 +11,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use imks::testing::config::Config;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
+use crate::collector::{Collector, attribute, hex};
 use crate::http_request::send;
 use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel};
@@ -139,6 +142,38 @@ async fn start(kind: Kind, answer: Answer) -> (TestServer, Receiver, crate::clie
     let channel = first_channel(&client);
     begun(&receiver, &mut client, &channel).await;
     (server, receiver, client, channel)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_is_told_which_span_an_attempt_is_and_one_that_fails_is_seen() {
+    fn once_down(before: &[Got], got: &Got) -> Response {
+        let is_first = !before.iter().any(|it| it.id == got.id);
+        match is_first && got.text.contains("twice") {
+            true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            false => StatusCode::OK.into_response(),
+        }
+    }
+    let (receiver, mut collector) = (Receiver::start(once_down).await, Collector::start().await);
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        hooked(&receiver.url())(config);
+        collector.configure(config);
+    })
+    .await;
+    let mut ann = server.client("ann").await;
+    let channel = first_channel(&ann);
+    begun(&receiver, &mut ann, &channel).await;
+    say(&mut ann, &channel, "twice").await;
+    let all = receiver.until(|all| all.len() == 2).await;
+    for (got, (attempt, outcome)) in all.iter().zip([("IntValue(1)", "unavailable"), ("IntValue(2)", "ok")]) {
+        let told = got.headers["traceparent"].to_str().unwrap();
+        let names = |span: &Span| told == format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
+        let span = collector.wait_for(|spans| spans.iter().find(|span| names(span)).cloned()).await;
+        assert_eq!((&*span.name, span.kind()), ("webhook", SpanKind::Client));
+        assert_eq!(attribute(&span, "imks.webhook_id").as_ref(), Some(&got.id));
+        assert_eq!(attribute(&span, "imks.attempt").as_deref(), Some(attempt));
+        assert_eq!(attribute(&span, "imks.outcome").as_deref(), Some(outcome));
+    }
+    server.stop().await;
 }
 
 macro_rules! with_receiver {

@@ -6,6 +6,8 @@ use imks::testing::models::append::Config;
 use imks::testing::models::message_page::Position;
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::text::Nonce;
+use imks::testing::telemetry::trace::{self, Sampling, SpanData, SpanKind, Tracer};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -65,7 +67,11 @@ on_both! {
         let config = Config { queue: 4, lanes: 1, ..Config::default() };
         let writer = Writer::start(store.db.clone(), config);
         let send = || writer.submit(scope(id(), id()), message("x"));
-        let results: Vec<_> = (0..500).map(|_| send()).collect();
+        let (ended, mut spans) = mpsc::channel(1_024);
+        let sampling = Sampling { ratio: 1.0, parent_based: false, trusts_clients: false };
+        let request = Tracer::new(sampling, ended).root("test", SpanKind::Internal).unwrap();
+        let sending = async { (0..500).map(|_| send()).collect::<Vec<_>>() };
+        let results = trace::within(Some(request.context()), sending).await;
         let refused = results.iter().filter(|result| result.is_err()).count();
         assert!(refused > 0, "a queue of four took five hundred");
         for result in results {
@@ -74,6 +80,14 @@ on_both! {
                 Err(error) => assert_eq!((error.code().as_str(), error.is_retryable()), ("overloaded", true)),
             }
         }
+        drop(request);
+        let outcome = |span: &SpanData| format!("{:?}", span.attributes.iter().find(|it| it.key == "imks.outcome"));
+        let outcomes: Vec<String> = std::iter::from_fn(|| spans.try_recv().ok())
+            .filter(|span| span.name == "append")
+            .map(|span| outcome(&span))
+            .collect();
+        let ended = |code: &str| outcomes.iter().filter(|outcome| outcome.contains(code)).count();
+        assert_eq!((ended("\"overloaded\""), ended("\"ok\"")), (refused, 500 - refused));
     }
 
     async fn draining_keeps_every_accepted_write_and_takes_no_more(store: &Store) {

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
@@ -24,7 +24,11 @@ pub struct Collector {
     pub spans: Vec<Span>,
 }
 
-struct Service(mpsc::Sender<ExportTraceServiceRequest>);
+struct Service {
+    exported: mpsc::Sender<ExportTraceServiceRequest>,
+    /// How many spans of each batch it says that it does not take.
+    rejects: i64,
+}
 
 #[tonic::async_trait]
 impl TraceService for Service {
@@ -32,18 +36,28 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.send(request.into_inner()).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        let taken = self.exported.send(request.into_inner()).await;
+        taken.map_err(|_| Status::unavailable("the test is over"))?;
+        let partial =
+            ExportTracePartialSuccess { rejected_spans: self.rejects, error_message: "too old".into() };
+        Ok(Response::new(ExportTraceServiceResponse {
+            partial_success: (self.rejects > 0).then_some(partial),
+        }))
     }
 }
 
 impl Collector {
     pub async fn start() -> Self {
+        Self::start_rejecting(0).await
+    }
+
+    /// Starts one that says of each batch that it does not take so many spans.
+    pub async fn start_rejecting(rejects: i64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, exported) = mpsc::channel(1_024);
-        let server =
-            tonic::transport::Server::builder().add_service(TraceServiceServer::new(Service(sender)));
+        let service = TraceServiceServer::new(Service { exported: sender, rejects });
+        let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
         Self { addr, exported, spans: Vec::new() }
     }

@@ -164,6 +164,6 @@ impl Connection {
         let (outbox, handshake) = (Outbox(Arc::new(queue)), Arc::new(handshake));
         let carrier = Carrier::Memory(carrier);
         let timing = Arc::new(Timing::from(config));
-        (Self::build(carrier, outbox, handshake, None, timing, Instant::now()), client)
+        (Self::build(carrier, outbox, handshake, timing, Instant::now()), client)
     }
 }

@@ -32,6 +32,7 @@ use crate::engine::close::{WireEnd, close_content};
 use crate::engine::config::Timing;
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, Direction};
+use crate::engine::newcomers::Place;
 use crate::engine::outbox::{Drained, Queue};
 use crate::engine::polling::Inbox;
 use crate::engine::registry::Registry;
@@ -45,6 +46,8 @@ pub struct Connection {
     outbox: Outbox,
     handshake: Arc<Handshake>,
     registry: Option<Arc<Registry>>,
+    /// Its place among the sessions of its engine.
+    place: Option<Place>,
     timer: Timer,
     /// The time of the current turn.
     now: Instant,
@@ -99,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) start: Start,
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) place: Place,
     pub(crate) timing: Arc<Timing>,
     /// The time of the handshake request.
     pub(crate) now: Instant,
@@ -113,6 +117,14 @@ impl Connection {
     /// Returns the sending half of the connection.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Tells the engine that the session is good, for example because its client has signed in: it leaves the places for
+    /// new sessions, and when its client comes back, that is not kept out by newcomers.
+    pub fn settle(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.settle(&self.handshake);
+        }
     }
 
     /// Drives the connection and returns the next event. Must be called until it is pending: everything that
@@ -149,7 +161,7 @@ impl Connection {
     }
 
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { queue, start, handshake, registry, timing, now } = parts;
+        let Parts { queue, start, handshake, registry, place, timing, now } = parts;
         let carrier = match start {
             Start::Polling(inbox) => Carrier::Polling(PollingCarrier::new(inbox, config)),
             Start::Wire(wire) => {
@@ -157,14 +169,15 @@ impl Connection {
                 Carrier::Duplex(DuplexCarrier::new(wire))
             }
         };
-        Self::build(carrier, Outbox(queue), handshake, Some(registry), timing, now)
+        let mut connection = Self::build(carrier, Outbox(queue), handshake, timing, now);
+        (connection.registry, connection.place) = (Some(registry), Some(place));
+        connection
     }
 
     fn build(
         carrier: Carrier,
         outbox: Outbox,
         handshake: Arc<Handshake>,
-        registry: Option<Arc<Registry>>,
         timing: Arc<Timing>,
         now: Instant,
     ) -> Self {
@@ -176,7 +189,8 @@ impl Connection {
             carrier,
             outbox,
             handshake,
-            registry,
+            registry: None,
+            place: None,
             timer: Timer::new(now),
             now,
             phase: Phase::Live,
@@ -307,6 +321,9 @@ impl Connection {
         if let Some(registry) = self.registry.take() {
             registry.remove(&self.handshake.sid, self.outbox.transport(), reason);
             tracing::debug!(engine_sid = %self.handshake.sid, reason = reason.name(), "session closed");
+        }
+        if let Some(place) = self.place.take() {
+            place.end(&self.handshake);
         }
     }
 

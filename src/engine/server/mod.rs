@@ -12,7 +12,6 @@ mod webtransport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::request::Parts;
 use http::{Request, Uri};
@@ -29,9 +28,10 @@ use self::reply::Reply;
 use self::request::Query;
 use crate::ImksResult;
 use crate::engine::config::Timing;
+use crate::engine::newcomers::Newcomers;
 use crate::engine::registry::{LiveSession, Registry};
 use crate::engine::request_error::RequestError;
-use crate::engine::{Config, Connection, OutboxLimits, Transport};
+use crate::engine::{Config, Connection, KnownClients, OutboxLimits, Transport};
 use crate::node::NodeId;
 
 /// An Engine.IO server. Cloning it is cheap.
@@ -51,8 +51,7 @@ struct Inner {
     registry: Arc<Registry>,
     accepting: RwLock<Option<mpsc::Sender<Connection>>>,
     accepted: Mutex<mpsc::Receiver<Connection>>,
-    /// Whether the holder has no place for new sessions.
-    full: AtomicBool,
+    newcomers: Arc<Newcomers>,
     tasks: TaskTracker,
 }
 
@@ -76,7 +75,7 @@ impl Engine {
             registry: Arc::new(Registry::new()),
             accepting: RwLock::new(Some(accepting)),
             accepted: Mutex::new(accepted),
-            full: AtomicBool::new(false),
+            newcomers: Arc::new(Newcomers::new()),
             tasks: TaskTracker::new(),
             config,
         })))
@@ -149,9 +148,15 @@ impl Engine {
         self.0.accepting.write().take();
     }
 
-    /// Refuses new sessions (503) while the holder has no place for them. Existing sessions continue.
-    pub(crate) fn set_full(&self, full: bool) {
-        self.0.full.store(full, Ordering::Relaxed);
+    /// Sets how many sessions may be new at a time, which are those whose holder has not called [`Connection::settle`].
+    /// Further ones are refused (503). The last quarter of the places is kept for clients that come back.
+    pub(crate) fn set_new_max(&self, max: usize) {
+        self.0.newcomers.set_max(max);
+    }
+
+    /// Returns the clients that are connected, or were shortly before.
+    pub(crate) fn known_clients(&self) -> &Arc<KnownClients> {
+        self.0.newcomers.known()
     }
 
     /// Returns the number of live sessions.

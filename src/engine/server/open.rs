@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{Method, header};
@@ -16,12 +15,14 @@ use super::{Engine, Inner};
 use crate::ImksError;
 use crate::engine::connection::{self, Start};
 use crate::engine::duplex::Duplex;
+use crate::engine::metrics::{self, Client};
+use crate::engine::newcomers::{Place, for_anybody};
 use crate::engine::outbox::Queue;
 use crate::engine::polling::{Inbox, Payload};
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::websocket::WebSocket;
-use crate::engine::{Connection, Frame, Handshake, Protocol, Secure, Sid, Transport, metrics};
+use crate::engine::{Connection, Frame, Handshake, Protocol, Secure, Sid, Transport};
 
 impl Engine {
     /// Answers the first request of a session.
@@ -74,13 +75,14 @@ impl Inner {
     pub(super) fn start(
         &self,
         parts: &Parts,
-        handshake: Handshake,
+        mut handshake: Handshake,
         socket: Option<(WebSocketHandshake<'_>, OnUpgrade)>,
     ) -> Result<Reply, RequestError> {
         // Read first, because the client counts from the OPEN packet that it receives.
         let now = Instant::now();
         let accepting = self.accepting.read();
-        let Some(permit) = self.reserve(accepting.as_ref()) else { return Ok(reply::unavailable()) };
+        let reserved = self.reserve(accepting.as_ref(), &mut handshake);
+        let Some((permit, place)) = reserved else { return Ok(reply::unavailable()) };
         let queue = self.queue(&handshake);
         let (mut reply, start) = self.greet(parts, &handshake, &queue, socket);
         self.register(&handshake, &queue, &start)?;
@@ -89,22 +91,29 @@ impl Inner {
         }
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
         let timing = self.timing.clone();
-        let parts = connection::Parts { queue, start, handshake, registry, timing, now };
+        let parts = connection::Parts { queue, start, handshake, registry, place, timing, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(reply)
     }
 
-    /// Reserves a permit of the accept queue. Returns `None` if new sessions are not possible or not wanted.
+    /// Reserves a permit of the accept queue, and a place among the new sessions. Returns `None` if new sessions are not
+    /// possible or not wanted. Of both, some are kept for clients that come back, which the handshake then says.
     pub(super) fn reserve<'a>(
         &self,
         accepting: Option<&'a mpsc::Sender<Connection>>,
-    ) -> Option<mpsc::Permit<'a, Connection>> {
-        let has_room = self.registry.len() < self.config.sessions_max && !self.full.load(Ordering::Relaxed);
-        let permit = accepting.filter(|_| has_room).and_then(|accepting| accepting.try_reserve().ok());
-        if permit.is_none() {
-            metrics::SESSIONS_REFUSED.increment();
+        handshake: &mut Handshake,
+    ) -> Option<(mpsc::Permit<'a, Connection>, Place)> {
+        let comes_back = self.newcomers.knows(handshake);
+        handshake.comes_back = comes_back;
+        let has_room = self.registry.len() < self.config.sessions_max;
+        let queue = accepting.filter(|queue| has_room && (comes_back || !is_kept(queue)));
+        let permit = queue.and_then(|queue| queue.try_reserve().ok());
+        let reserved = permit.and_then(|permit| Some((permit, self.newcomers.enter(comes_back)?)));
+        if reserved.is_none() {
+            let client = if comes_back { Client::Returning } else { Client::New };
+            metrics::SESSIONS_REFUSED.of(client).increment();
         }
-        permit
+        reserved
     }
 
     /// Returns the empty queue of a new session.
@@ -155,4 +164,9 @@ impl Inner {
         }
         (reply::switching(asked, extensions), Start::Wire(Duplex::WebSocket(socket)))
     }
+}
+
+/// Whether what is left of an accept queue is kept for clients that come back.
+fn is_kept(queue: &mpsc::Sender<Connection>) -> bool {
+    queue.max_capacity() - queue.capacity() >= for_anybody(queue.max_capacity())
 }

@@ -171,10 +171,14 @@ impl Engine {
 
 impl Inner {
     /// Starts a session on QUIC and queues its connection for [`Engine::accept`].
-    fn start_stream(&self, handshake: Handshake, mut wire: Box<StreamWire>) -> Result<(), SessionRefused> {
+    fn start_stream(
+        &self,
+        mut handshake: Handshake,
+        mut wire: Box<StreamWire>,
+    ) -> Result<(), SessionRefused> {
         let now = Instant::now();
         let accepting = self.accepting.read();
-        let Some(permit) = self.reserve(accepting.as_ref()) else {
+        let Some((permit, place)) = self.reserve(accepting.as_ref(), &mut handshake) else {
             wire.set_close(BUSY, b"try again later");
             return Err(SessionRefused::Busy);
         };
@@ -187,7 +191,7 @@ impl Inner {
         self.register(&handshake, &queue, &start).map_err(SessionRefused::Request)?;
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
         let timing = self.timing.clone();
-        let parts = connection::Parts { queue, start, handshake, registry, timing, now };
+        let parts = connection::Parts { queue, start, handshake, registry, place, timing, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(())
     }

@@ -12,7 +12,8 @@ pub struct Config {
     /// The time in which a connection must join a namespace. It is closed otherwise.
     pub connect_timeout: Duration,
     /// The maximum number of connections that have not joined a namespace, and so are nobody yet. The engine answers
-    /// further ones with 503: a stock client comes back.
+    /// further ones with 503: a stock client comes back. The last quarter is for those at whose address, or with whose
+    /// `Authorization`, somebody has joined and is connected, or was minutes before.
     pub unjoined_max: usize,
     /// The encoding of packets. Clients must be configured with the same one.
     pub parser: Parser,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use super::backlog::{self, Backlog};
@@ -38,22 +37,14 @@ pub(super) struct ConnectionTask {
     backlog: Backlog<Socket>,
     /// The pending handlers. Allocated when the first handler has to wait.
     running: Running,
-    /// What the connection has until it has joined a namespace.
-    unjoined: Option<Box<Unjoined>>,
+    /// When the connection must have joined a namespace; `None` once it has, or that was noticed.
+    join_timer: Option<Pin<Box<Sleep>>>,
     /// Whether the client still has to join the main namespace without CONNECT, as Socket.IO v2 does.
     joins_unasked: bool,
     /// Whether this side is closing the connection. Further packets of the client are then ignored.
     ending: bool,
     /// The key of this connection in the open connections.
     key: u64,
-}
-
-/// A connection that has not joined a namespace yet.
-struct Unjoined {
-    /// When it must have joined; `None` once that was noticed.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Its place among those of the server.
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// The outcome of a future of this connection.
@@ -114,17 +105,12 @@ impl Future for ConnectionTask {
 }
 
 impl ConnectionTask {
-    pub(super) fn new(
-        server: Arc<Inner>,
-        connection: Connection,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub(super) fn new(server: Arc<Inner>, connection: Connection) -> Self {
         let deadline = Instant::now() + server.config.connect_timeout;
         let dialect = Dialect::new(server.config.parser, connection.handshake());
         let client =
             Client::new(dialect.decoder(server.config.limits), deadline, server.config.namespaces_max);
-        let timer = client.poll_timeout().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let unjoined = Some(Box::new(Unjoined { timer, _place: place }));
+        let join_timer = client.poll_timeout().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let key = server.open.insert(connection.outbox().clone());
         let joins_unasked = connection.handshake().protocol != Protocol::V4;
         Self {
@@ -134,7 +120,7 @@ impl ConnectionTask {
             client,
             backlog: Backlog::default(),
             running: None,
-            unjoined,
+            join_timer,
             joins_unasked,
             ending: false,
             key,
@@ -336,10 +322,9 @@ impl ConnectionTask {
     }
 
     fn poll_connect_timer(&mut self, cx: &mut Context<'_>) {
-        let Some(unjoined) = self.unjoined.as_mut() else { return };
-        let Some(timer) = unjoined.timer.as_mut() else { return };
+        let Some(timer) = self.join_timer.as_mut() else { return };
         if timer.as_mut().poll(cx).is_ready() {
-            unjoined.timer = None;
+            self.join_timer = None;
             if let Err(error) = self.client.handle_timeout(Instant::now()) {
                 self.refuse_connection(&error);
             }

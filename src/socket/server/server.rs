@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
@@ -30,8 +29,6 @@ pub(crate) struct Inner {
     /// The pending handlers.
     pub(super) handlers: TaskTracker,
     pub(super) open: OpenConnections,
-    /// The places of connections that have not joined a namespace yet.
-    unjoined: Arc<Semaphore>,
 }
 
 impl Server {
@@ -43,18 +40,8 @@ impl Server {
         instruments: Vec<Arc<dyn Instrument>>,
     ) -> Self {
         let (tasks, handlers, open) = (TaskTracker::new(), TaskTracker::new(), OpenConnections::default());
-        let unjoined = Arc::new(Semaphore::new(config.unjoined_max.clamp(1, Semaphore::MAX_PERMITS)));
-        let server = Self(Arc::new(Inner {
-            config,
-            namespaces,
-            dynamic,
-            bus,
-            instruments,
-            tasks,
-            handlers,
-            open,
-            unjoined,
-        }));
+        let server =
+            Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, handlers, open }));
         server.0.instruments.iter().for_each(|instrument| instrument.bind(server.downgrade()));
         server
     }
@@ -89,38 +76,7 @@ impl Server {
 
     /// Spawns a task for one connection. If the server is closed, the connection is closed at once.
     pub fn take(&self, connection: Connection) {
-        self.spawn(connection, None);
-    }
-
-    /// Spawns a task for one connection, which keeps its `place` until it has joined a namespace.
-    fn spawn(&self, connection: Connection, place: Option<OwnedSemaphorePermit>) {
-        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection, place));
-    }
-
-    /// Returns the next connection, when there is a place for it.
-    async fn next(&self, engine: &Engine) -> Option<(Connection, OwnedSemaphorePermit)> {
-        let place = self.place(engine).await?;
-        Some((engine.accept().await?, place))
-    }
-
-    /// Returns a place for a connection that has not joined a namespace. While there is none, the engine refuses new
-    /// sessions, and those that were quicker than that are closed: nobody drives a connection that waits, so its client
-    /// would get neither OPEN nor pings.
-    async fn place(&self, engine: &Engine) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = self.0.unjoined.clone().try_acquire_owned() {
-            return Some(place);
-        }
-        engine.set_full(true);
-        let mut free = pin!(self.0.unjoined.clone().acquire_owned());
-        let place = loop {
-            tokio::select! {
-                biased;
-                place = &mut free => break place.ok(),
-                connection = engine.accept() => drop(connection?),
-            }
-        };
-        engine.set_full(false);
-        place
+        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
     }
 
     /// Serves the connections of an engine until the engine or the server is closed, then waits for them to
@@ -129,17 +85,16 @@ impl Server {
     /// When the server is closed, it closes the engine, which then refuses new sessions.
     pub async fn serve(&self, engine: Engine) {
         self.listen_to_bus();
-        // An earlier call may have been dropped while it waited for a place.
-        engine.set_full(false);
+        engine.set_new_max(self.0.config.unjoined_max.max(1));
         let closed = self.0.open.closed();
         let mut closed = pin!(closed);
         loop {
             let next = tokio::select! {
-                next = self.next(&engine) => next,
+                next = engine.accept() => next,
                 () = &mut closed => None,
             };
-            let Some((connection, place)) = next else { break };
-            self.spawn(connection, Some(place));
+            let Some(connection) = next else { break };
+            self.take(connection);
         }
         engine.close();
         self.0.tasks.close();

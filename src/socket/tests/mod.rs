@@ -94,10 +94,20 @@ async fn a_binary_event_is_answered_with_its_attachments_in_order() {
 
 /// Asks an engine for a session, and returns the status of the answer and its body.
 async fn request(engine: &engine::Engine, method: &str, query: &str, body: &'static str) -> (u16, String) {
+    request_from([127, 0, 0, 1], engine, method, query, body).await
+}
+
+async fn request_from(
+    ip: [u8; 4],
+    engine: &engine::Engine,
+    method: &str,
+    query: &str,
+    body: &'static str,
+) -> (u16, String) {
     let request =
         http::Request::builder().method(method).uri(format!("/socket.io/?EIO=4&transport=polling{query}"));
     let request = request.body(http_body_util::Full::new(Bytes::from_static(body.as_bytes()))).unwrap();
-    let reply = engine.handle(request, ([127, 0, 0, 1], 9).into()).await;
+    let reply = engine.handle(request, (ip, 9).into()).await;
     let status = reply.status().as_u16();
     let body = http_body_util::BodyExt::collect(reply.into_body()).await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -130,6 +140,35 @@ async fn connections_that_join_nothing_have_so_many_places_and_do_not_keep_out_t
     while server.connections() == 1 {
         tokio::task::yield_now().await;
     }
+    server.close().await;
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_has_joined_comes_in_again_when_newcomers_have_all_places_that_are_theirs() {
+    let config = crate::socket::Config { unjoined_max: 8, ..Default::default() };
+    let server = Server::builder(config).namespace("/", |_| {}).build().unwrap();
+    let engine = engine::Engine::new(engine::Config::default()).unwrap();
+    let serving = TaskTracker::new().spawn({
+        let (server, engine) = (server.clone(), engine.clone());
+        async move { server.serve(engine).await }
+    });
+    let (alice, others) = ([203, 0, 113, 9], [198, 51, 100, 1]);
+    let (status, opened) = request_from(alice, &engine, "GET", "", "").await;
+    assert_eq!(status, 200);
+    let opened: serde_json::Value = serde_json::from_str(&opened[1..]).unwrap();
+    let sid = format!("&sid={}", opened["sid"].as_str().unwrap());
+    assert_eq!(request_from(alice, &engine, "POST", &sid, "40").await.0, 200);
+    assert!(request_from(alice, &engine, "GET", &sid, "").await.1.starts_with("40"));
+    let mut came_in = 0;
+    while request_from(others, &engine, "GET", "", "").await.0 == 200 {
+        came_in += 1;
+    }
+    assert_eq!(came_in, 6);
+    for _ in 0..2 {
+        assert_eq!(request_from(alice, &engine, "GET", "", "").await.0, 200);
+    }
+    assert_eq!(request_from(alice, &engine, "GET", "", "").await.0, 503, "her places have a bound, too");
     server.close().await;
     serving.await.unwrap();
 }

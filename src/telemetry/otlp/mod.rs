@@ -3,12 +3,14 @@
 mod request;
 mod traces;
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_sdk::Resource;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -148,6 +150,15 @@ impl Config {
     }
 }
 
+/// Work that can begin again after a panic. It ends by itself when it is told to stop.
+pub type Work = Box<dyn Fn(CancellationToken) -> Running + Send + Sync>;
+
+/// A task that runs.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How background tasks are kept running in this process: by their name, until they end.
+pub type Keep = fn(&'static str, CancellationToken, Work) -> Running;
+
 /// A handle to the tasks that export.
 #[derive(Debug)]
 pub struct Exporter {
@@ -157,7 +168,7 @@ pub struct Exporter {
 
 impl Exporter {
     /// Starts to export `catalog`, and the traces for which there is a tracer, if the configuration names a collector.
-    /// The collector need not be reachable yet.
+    /// The collector need not be reachable yet. `keep` runs the tasks.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the endpoint or the headers cannot be used.
@@ -165,6 +176,7 @@ impl Exporter {
         config: &Config,
         node: NodeId,
         catalog: Catalog,
+        keep: Keep,
     ) -> ImksResult<(Option<Self>, Option<Tracer>)> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         if let Some(url) = config.metrics_endpoint.as_ref().or(config.endpoint.as_ref()) {
@@ -175,7 +187,12 @@ impl Exporter {
                 timeout: config.timeout.0,
                 reported: Reported::new("metrics"),
             };
-            tasks.spawn(push.run(config.metrics_interval.0, stop.clone()));
+            let (push, interval) = (Arc::new(Mutex::new(push)), config.metrics_interval.0);
+            let begin = move |stop| {
+                let push = push.clone();
+                Box::pin(async move { push.lock().await.run(interval, stop).await }) as Running
+            };
+            tasks.spawn(keep("metrics", stop.clone(), Box::new(begin)));
         }
         let sampling = config.sampling();
         let mut tracer = None;
@@ -184,7 +201,12 @@ impl Exporter {
             && sampling.is_on()
         {
             let (ended_in, ended) = mpsc::channel(config.traces_queue);
-            tasks.spawn(traces::Push::new(config, url, node, ended)?.run(stop.clone()));
+            let push = Arc::new(Mutex::new(traces::Push::new(config, url, node, ended)?));
+            let begin = move |stop| {
+                let push = push.clone();
+                Box::pin(async move { push.lock().await.run(stop).await }) as Running
+            };
+            tasks.spawn(keep("traces", stop.clone(), Box::new(begin)));
             tracer = Some(Tracer::new(sampling, ended_in));
         }
         tasks.close();
@@ -244,7 +266,7 @@ struct Push {
 }
 
 impl Push {
-    async fn run(mut self, interval: Duration, stop: CancellationToken) {
+    async fn run(&mut self, interval: Duration, stop: CancellationToken) {
         let mut ticks = interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let rounds = async {
@@ -270,12 +292,16 @@ impl Push {
         request.set_timeout(limit);
         let answer = self.client.export(request).await?.into_inner();
         match answer.partial_success {
-            Some(partial) if partial.rejected_data_points > 0 => {
-                Err(Status::data_loss(partial.error_message))
-            }
+            Some(partial) if partial.rejected_data_points > 0 => Err(rejected(&partial.error_message)),
             _ => Ok(()),
         }
     }
+}
+
+/// Returns what a collector says that rejects a part of what it was sent. Its words are cut: it may say anything.
+fn rejected(why: &str) -> Status {
+    let end = why.char_indices().nth(REASON_CHARS_MAX).map_or(why.len(), |(end, _)| end);
+    Status::data_loss(format!("the collector rejected a part of them: {}", &why[..end]))
 }
 
 fn endpoint(url: &Secret, config: &Config) -> ImksResult<Endpoint> {
@@ -337,6 +363,8 @@ const TRACES_NOWHERE: &str =
 const QUEUE_RULE: &str = "OTEL_BSP_MAX_QUEUE_SIZE must be from 1 to 1000000";
 /// The most spans that may be allowed to wait for the exporter.
 const QUEUE_MAX: usize = 1_000_000;
+/// The longest reason of a collector that is logged, in characters.
+const REASON_CHARS_MAX: usize = 256;
 /// The longest time that the end of the process waits for the collector.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -345,6 +373,18 @@ mod tests {
     use super::*;
 
     const NODE: NodeId = NodeId::from_bytes([1, 2, 3, 4, 5]);
+
+    /// Runs work without looking after it.
+    fn once(_: &'static str, stop: CancellationToken, work: Work) -> Running {
+        work(stop)
+    }
+
+    #[test]
+    fn what_a_collector_says_is_cut_between_characters() {
+        assert_eq!(rejected("no room").message(), "the collector rejected a part of them: no room");
+        let long = rejected(&"é".repeat(10_000));
+        assert!(long.message().ends_with("é") && long.message().chars().count() < 2 * REASON_CHARS_MAX);
+    }
 
     #[test]
     fn headers_are_read_and_wrong_ones_are_not_told() {
@@ -361,12 +401,12 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_cannot_be_used_is_refused_without_its_password() {
         let config = Config { endpoint: Some("http://user:hunter2@a b".into()), ..Config::default() };
-        assert!(Exporter::start(&config, NODE, &[]).is_err());
+        assert!(Exporter::start(&config, NODE, &[], once).is_err());
         let traces = Config { traces_endpoint: config.endpoint.clone(), ..Config::default() };
         assert!(traces.validate().is_err());
         let told = config.validate().unwrap_err().to_string();
         assert!(told.contains("OTLP endpoint") && !told.contains("hunter2"), "{told}");
-        let (exporter, tracer) = Exporter::start(&Config::default(), NODE, &[]).unwrap();
+        let (exporter, tracer) = Exporter::start(&Config::default(), NODE, &[], once).unwrap();
         assert!(exporter.is_none() && tracer.is_none());
     }
 
@@ -376,7 +416,7 @@ mod tests {
         let traced = Config { traces: Traces::Otlp, ..quiet.clone() };
         let none = Config { sampler: Sampler::ParentOrRatio, sampler_ratio: Ratio(0.0), ..traced.clone() };
         for (config, is_on) in [(quiet, false), (traced.clone(), true), (none, false)] {
-            assert_eq!(Exporter::start(&config, NODE, &[]).unwrap().1.is_some(), is_on, "{config:?}");
+            assert_eq!(Exporter::start(&config, NODE, &[], once).unwrap().1.is_some(), is_on, "{config:?}");
         }
         assert!(Config { endpoint: None, ..traced.clone() }.validate().is_err());
         assert!(Config { traces_queue: 0, ..traced.clone() }.validate().is_err());

@@ -14,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::{Config, FLUSH, Reported, endpoint, headers, resource};
+use super::{Config, FLUSH, Reported, endpoint, headers, rejected, resource};
 use crate::ImksResult;
 use crate::node::NodeId;
 use crate::secret::Secret;
@@ -55,7 +55,7 @@ impl Push {
     }
 
     /// Exports until `stop`, and then what has ended by then.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(&mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.gather()).await == Some(true) {
             self.export(self.timeout).await;
         }
@@ -90,15 +90,23 @@ impl Push {
         let count = spans.len() as u64;
         let outcome = timeout(limit, self.call(spans, limit)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-        self.reported.note(outcome.as_ref().map(drop));
-        let lost = outcome.as_ref().map_or(count, |rejected| count.min(*rejected));
+        let refusal = match &outcome {
+            Err(status) => Err(status),
+            Ok(Some(rejected)) => Err(&rejected.why),
+            Ok(None) => Ok(()),
+        };
+        self.reported.note(refusal);
+        let lost = match &outcome {
+            Err(_) => count,
+            Ok(rejected) => rejected.as_ref().map_or(0, |rejected| count.min(rejected.spans)),
+        };
         metrics::SPANS.of(SpanEnd::Lost).add(lost);
         metrics::SPANS.of(SpanEnd::Exported).add(count - lost);
         outcome.is_ok()
     }
 
-    /// Returns how many of the spans the collector has rejected.
-    async fn call(&mut self, spans: Vec<SpanData>, limit: Duration) -> Result<u64, Status> {
+    /// Returns which of the spans the collector has rejected, if any.
+    async fn call(&mut self, spans: Vec<SpanData>, limit: Duration) -> Result<Option<Rejected>, Status> {
         let of_scope = ScopeSpans {
             scope: Some(InstrumentationScope { name: "imks".into(), ..Default::default() }),
             spans,
@@ -113,8 +121,17 @@ impl Push {
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(limit);
         let answer = self.client.export(request).await?.into_inner();
-        Ok(answer.partial_success.map_or(0, |it| u64::try_from(it.rejected_spans).unwrap_or(0)))
+        Ok(answer.partial_success.and_then(|partial| {
+            let spans = u64::try_from(partial.rejected_spans).ok().filter(|spans| *spans > 0)?;
+            Some(Rejected { spans, why: rejected(&partial.error_message) })
+        }))
     }
+}
+
+/// What a collector has not taken of a batch.
+struct Rejected {
+    spans: u64,
+    why: Status,
 }
 
 /// The most spans in one export.

@@ -146,7 +146,8 @@ impl ConnectionTask {
 
     fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
         self.client.accepted(namespace.path(), socket.clone());
-        self.unjoined = None;
+        self.join_timer = None;
+        self.connection.settle();
         if let Some(greeting) = namespace.connected(socket.clone()) {
             self.start_handler(greeting, cx);
         }
