@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::budget::AnswerSize;
 use super::channel_rooms;
+use super::coming_back::ComingBack;
 use super::expiry::Expiry;
 use super::held::Held;
 use super::mention;
@@ -23,7 +24,7 @@ use super::session::{Client, Session, Token};
 use super::session_log::{self, Refusals};
 use super::standings::ChannelStates;
 use super::{traced, workspaces};
-use crate::auth::{Membership, Permission};
+use crate::auth::{Identity, Membership, Permission};
 use crate::clock::{self, Timestamp, jittered};
 use crate::contract::FEATURE_LEVEL;
 use crate::envelope::{ErrorBody, RequestId};
@@ -59,6 +60,11 @@ pub(super) struct Auth {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     mode: Option<Value>,
+    /// Whether the client may come back to its session (`recovered`), as those of Socket.IO do that keep the offset at the end of
+    /// events. False for those whose handlers fail if there is one more argument.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>")]
+    recovery: Option<Value>,
     /// The trace that the client is in, as W3C writes it.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -70,7 +76,7 @@ pub(super) struct Auth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "SessionMode")]
 #[serde(rename_all = "snake_case")]
-enum Mode {
+pub(super) enum Mode {
     /// Everything.
     Full,
     /// Digests, until `channel:focus`.
@@ -100,7 +106,7 @@ pub(super) fn register(
 }
 
 /// Everything that signing in needs besides the client's request.
-struct SignIn {
+pub(super) struct SignIn {
     messaging: Messaging,
     expiry: Expiry,
     limits: Limits,
@@ -128,14 +134,19 @@ async fn admit(
     span: &mut Option<Span>,
 ) -> Result<Accept, ConnectError> {
     let (deadline, mut pause) = (Instant::now() + context.messaging.config().connect_hold, PAUSE_MIN);
-    let (mut counted, mut place) = (false, None);
+    let (mut attempt, mut place) = (Attempt::default(), None);
     loop {
-        let outcome = Box::pin(sign_in(context, &socket, &payload, &mut counted)).await;
+        let outcome = Box::pin(sign_in(context, &socket, &payload, &mut attempt)).await;
         span.iter_mut().for_each(|span| span.outcome(&outcome));
         let error = match outcome {
-            Ok(accept) => {
+            Ok(Some(accept)) => {
                 metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
                 return Ok(accept);
+            }
+            Ok(None) => {
+                attempt.begins_anew = true;
+                socket.rooms().iter().for_each(|room| socket.leave(room));
+                continue;
             }
             Err(error) => error,
         };
@@ -169,31 +180,37 @@ fn passes(error: &ImksError) -> bool {
     error.is_retryable() || matches!(error, ImksError::LimitReached(_))
 }
 
-/// Creates the session of a socket. `counted` says whether an earlier attempt was counted against the rate of
-/// connects. Rooms are joined before the numbers are read: whatever is committed
+/// What is known from earlier attempts to sign in.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    /// Whether the connect was counted against the rate of connects.
+    is_counted: bool,
+    /// Whether the client gets a new session, because the one that it named cannot continue.
+    pub(super) begins_anew: bool,
+}
+
+/// Creates the session of a socket, or continues the one that its client names; `None` if it turns out that this one cannot
+/// continue. Rooms are joined before the numbers are read: whatever is committed
 /// afterwards arrives as an event, so a client that starts from `session:ready` misses nothing.
 async fn sign_in(
     context: &SignIn,
     socket: &Socket,
     payload: &ConnectPayload,
-    counted: &mut bool,
-) -> ImksResult<Accept> {
+    attempt: &mut Attempt,
+) -> ImksResult<Option<Accept>> {
     let SignIn { messaging, expiry, .. } = context;
-    let auth: Auth =
-        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
-    let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
-    let mode = Mode::of(&auth);
-    let client = auth.client.as_ref().and_then(Client::read);
-    let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
-    let identity = messaging.tokens().verify_for_session(token.presented()).await?;
-    if !*counted {
+    let Visitor { identity, token, client, mode, idle, suits } =
+        Box::pin(verify(context, socket, payload)).await?;
+    if !attempt.is_counted {
         messaging.rates().connects.take(identity.user_id)?;
-        *counted = true;
+        attempt.is_counted = true;
     }
     let user = user_room(identity.user_id);
     let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
+    let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
     let mut all = messaging.permissions().memberships(identity.user_id).await?;
     let mut memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
+    coming_back.leave_out(&session, &mut memberships);
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
     // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
@@ -208,6 +225,7 @@ async fn sign_in(
     if !messaging.permissions().are_current(identity.user_id, &all) {
         all = messaging.permissions().memberships(identity.user_id).await?;
         memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
+        coming_back.leave_out(&session, &mut memberships);
         follow_instead(socket, &session, &listed, &mut memberships);
     }
     workspaces::join(socket, memberships.iter().copied());
@@ -216,19 +234,48 @@ async fn sign_in(
     }
     // Who was removed since the channels were listed was in no room yet that this could end.
     let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
+    coming_back.follow_others(messaging, socket, &session, &memberships).await?;
     let states = channel_states(messaging, identity.user_id, &memberships).await?;
     if let Some(relay) = messaging.relay() {
-        relay.baseline(states.values().map(|it| &it.head));
+        relay.baseline(states.values().map(|it| &it.head).chain(coming_back.others()));
+    }
+    if !coming_back.read_missed(messaging, &session, &memberships, &states).await? {
+        return Ok(None);
     }
     socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
     // A token that was withdrawn since it was verified ended nothing: the socket was not yet in the user's room.
     if messaging.tokens().is_revoked(&identity) {
         return Err(ImksError::TokenRevoked);
     }
+    let greeting = Greeting { context, session: &session, mode, memberships: &memberships, states: &states };
+    let Some((accept, room)) = coming_back.greet(socket, &greeting, room).await? else { return Ok(None) };
     expiry.follow(socket, &session);
-    let accept = welcome(context, &session, mode, &memberships, &states)?;
     session_log::signed_in(socket, &session);
-    Ok(accept.holding(|bytes| room.for_bytes(bytes)))
+    Ok(Some(accept.holding(|bytes| room.for_bytes(bytes))))
+}
+
+/// Who wants to sign in, and how.
+struct Visitor {
+    identity: Identity,
+    token: Token,
+    client: Option<Client>,
+    mode: Mode,
+    idle: bool,
+    /// Whether the session may continue after its connection.
+    suits: bool,
+}
+
+/// Verifies the token of a client.
+async fn verify(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> ImksResult<Visitor> {
+    let auth: Auth =
+        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
+    let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
+    let mode = Mode::of(&auth);
+    let suits = mode == Mode::Full && context.messaging.resume().suits(socket, auth.recovery.as_ref());
+    let client = auth.client.as_ref().and_then(Client::read);
+    let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
+    let identity = context.messaging.tokens().verify_for_session(token.presented()).await?;
+    Ok(Visitor { identity, token, client, mode, idle, suits })
 }
 
 /// Keeps a session with its socket.
@@ -340,44 +387,56 @@ async fn channel_states(
     Ok(states)
 }
 
-/// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
-fn welcome(
-    context: &SignIn,
-    session: &Session,
+/// What the first events of a session are made of.
+pub(super) struct Greeting<'a> {
+    context: &'a SignIn,
+    session: &'a Session,
     mode: Mode,
-    memberships: &[&Membership],
-    states: &ChannelStates,
-) -> ImksResult<Accept> {
-    let (now, identity) = (clock::now_micros(), session.identity());
-    let channels: Vec<ChannelState<'_>> =
-        memberships.iter().map(|membership| ChannelState::new(membership, states, now)).collect();
-    let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
-    let first = chunks.next().unwrap_or_default();
-    let ready = SessionReady {
-        session_id: identity.session_id.unwrap_or_else(clock::new_id),
-        protocol: PROTOCOL,
-        feature_level: FEATURE_LEVEL,
-        mode,
-        resumed: false,
-        server: ServerInfo {
-            name: NAME,
-            version: VERSION,
-            node: context.messaging.config().node.as_deref().unwrap_or_default(),
-        },
-        server_time: Timestamp(now),
-        client: session.client(),
-        user: User { id: identity.user_id, username: &identity.username },
-        token_expires_at: Timestamp(identity.expires_at),
-        limits: &context.limits,
-        channels: first,
-        channels_complete: chunks.len() == 0,
-    };
-    let mut accept = Accept::default().with_event(READY.name(), &ready)?;
-    while let Some(chunk) = chunks.next() {
-        let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
-        accept = accept.with_event(CHANNELS.name(), &more)?;
+    pub(super) memberships: &'a [&'a Membership],
+    pub(super) states: &'a ChannelStates,
+}
+
+impl Greeting<'_> {
+    pub(super) fn identity(&self) -> &Identity {
+        self.session.identity()
     }
-    Ok(accept)
+
+    pub(super) fn messaging(&self) -> &Messaging {
+        &self.context.messaging
+    }
+
+    /// Sends `session:ready`, and as many `session:channels` as the remaining channels need. Channels that the client knows
+    /// already, because its session continues, are left out.
+    pub(super) fn welcome(&self, knows: Option<&dyn Fn(&Membership) -> bool>) -> ImksResult<Accept> {
+        let (now, identity) = (clock::now_micros(), self.session.identity());
+        let listed = self.memberships.iter().filter(|it| knows.is_none_or(|knows| !knows(it)));
+        let channels: Vec<ChannelState<'_>> =
+            listed.map(|membership| ChannelState::new(membership, self.states, now)).collect();
+        let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
+        let first = chunks.next().unwrap_or_default();
+        let config = self.context.messaging.config();
+        let ready = SessionReady {
+            session_id: identity.session_id.unwrap_or_else(clock::new_id),
+            protocol: PROTOCOL,
+            feature_level: FEATURE_LEVEL,
+            mode: self.mode,
+            resumed: knows.is_some(),
+            server: ServerInfo { name: NAME, version: VERSION, node: config.node.as_deref().unwrap_or_default() },
+            server_time: Timestamp(now),
+            client: self.session.client(),
+            user: User { id: identity.user_id, username: &identity.username },
+            token_expires_at: Timestamp(identity.expires_at),
+            limits: &self.context.limits,
+            channels: first,
+            channels_complete: chunks.len() == 0,
+        };
+        let mut accept = Accept::default().with_event(READY.name(), &ready)?;
+        while let Some(chunk) = chunks.next() {
+            let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
+            accept = accept.with_event(CHANNELS.name(), &more)?;
+        }
+        Ok(accept)
+    }
 }
 
 /// Returns the CONNECT_ERROR of a refusal that is final.

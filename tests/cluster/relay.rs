@@ -47,7 +47,7 @@ async fn open(addr: SocketAddr) -> String {
 }
 
 /// Waits until all nodes pass requests on to each other.
-async fn acquainted(nodes: &[SocketAddr]) {
+pub async fn acquainted(nodes: &[SocketAddr]) {
     let deadline = Instant::now() + PATIENCE;
     for owner in nodes {
         for other in nodes {
@@ -140,12 +140,12 @@ fn clients_with_the_msgpack_parser_talk_though_no_request_reaches_the_owner() {
 }
 
 /// A node as a process; killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    addr: SocketAddr,
+    pub addr: SocketAddr,
 }
 
-fn imks(broker: &Broker, database: &str) -> Command {
+pub fn imks(broker: &Broker, database: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
     command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
     command.env("DATABASE_URL", database).env("IMKS_CLUSTER_PREFIX", &broker.prefix).stdin(Stdio::null());
@@ -160,6 +160,11 @@ fn imks(broker: &Broker, database: &str) -> Command {
 impl Process {
     fn start(broker: &Broker, database: &str, name: &str) -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        Self::start_at(broker, database, name, free)
+    }
+
+    /// Starts a node at an address that is free.
+    pub fn start_at(broker: &Broker, database: &str, name: &str, free: SocketAddr) -> Self {
         let mut command = imks(broker, database);
         command.env("IMKS_NODE", name).args(["--listen", &free.to_string()]).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -170,7 +175,7 @@ impl Process {
         Self { child, addr: free }
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

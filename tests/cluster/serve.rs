@@ -29,7 +29,7 @@ impl Cluster {
         Self::start_with(kind, nodes, |_| {}).await
     }
 
-    async fn start_with(kind: Kind, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
+    pub async fn start_with(kind: Kind, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
         let broker = Broker::shared(kind).await;
         let database = match &broker.database {
             Some(url) => url.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::pending_acks::PendingAcks;
 use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
+use super::stamped::{Session, Subject};
 use crate::engine::{
     Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
     WhenFull,
@@ -47,6 +49,8 @@ struct Inner {
     listeners: OnceLock<Box<Mutex<Listeners>>>,
     /// The session that the client may recover.
     link: Option<Box<Link>>,
+    /// Whether the client gets the offsets of events, because the application keeps its session.
+    offsets: AtomicBool,
 }
 
 impl Socket {
@@ -81,6 +85,7 @@ impl Socket {
             data: SocketData::restored(data),
             listeners: OnceLock::new(),
             link,
+            offsets: AtomicBool::new(false),
         })))
     }
 
@@ -157,6 +162,10 @@ impl Socket {
         self.0.link.as_deref()
     }
 
+    pub(super) fn offsets(&self) -> &AtomicBool {
+        &self.0.offsets
+    }
+
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.0.outbox
     }
@@ -207,24 +216,14 @@ impl Socket {
         slot: Option<Slot>,
         lane: Lane,
     ) -> Result<(), SendError> {
-        match self.0.phase.buffer(packet, position) {
+        match self.0.phase.buffer(packet, position, None) {
             Buffering::Joining => Ok(()),
             Buffering::Overflowed => Err(SendError::Slow),
             Buffering::Open => {
                 self.note_sent(position);
-                let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
-                let when_full = self.when_full();
-                if when_full != WhenFull::Close {
-                    pressure::note(self.0.outbox.send_bounded(frames, when_full)?);
-                    return Ok(());
-                }
-                pressure::note(match (slot, lane) {
-                    (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
-                    // The offsets of a log must reach the client in their order.
-                    (None, Lane::Bulk) if position.is_none() => self.0.outbox.send_in(frames, lane)?,
-                    (None, _) => self.0.outbox.send_all(frames)?,
-                });
-                Ok(())
+                // The offsets of a log must reach the client in their order.
+                let lane = if position.is_none() { lane } else { Lane::Chat };
+                self.send_now(packet, slot, lane)
             }
             Buffering::Closed => {
                 // The socket is still in its rooms, so the client misses this packet.
@@ -232,6 +231,36 @@ impl Socket {
                 Err(SendError::Closed)
             }
         }
+    }
+
+    /// Sends a packet like [`Socket::deliver_in`], in its turn. What it is about matters while the socket is joining.
+    pub(super) fn deliver_about(
+        &self,
+        packet: &Renderings<'_>,
+        subject: Option<Subject>,
+        slot: Option<Slot>,
+    ) -> Result<(), SendError> {
+        match self.0.phase.buffer(packet, None, subject) {
+            Buffering::Joining => Ok(()),
+            Buffering::Overflowed => Err(SendError::Slow),
+            Buffering::Open => self.send_now(packet, slot, Lane::Chat),
+            Buffering::Closed => Err(SendError::Closed),
+        }
+    }
+
+    fn send_now(&self, packet: &Renderings<'_>, slot: Option<Slot>, lane: Lane) -> Result<(), SendError> {
+        let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
+        let when_full = self.when_full();
+        if when_full != WhenFull::Close {
+            pressure::note(self.0.outbox.send_bounded(frames, when_full)?);
+            return Ok(());
+        }
+        pressure::note(match (slot, lane) {
+            (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
+            (None, Lane::Bulk) => self.0.outbox.send_in(frames, lane)?,
+            (None, _) => self.0.outbox.send_all(frames)?,
+        });
+        Ok(())
     }
 
     fn when_full(&self) -> WhenFull {
@@ -322,7 +351,8 @@ impl Socket {
 
     /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.
     ///
-    /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
+    /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them, as are those that
+    /// a `session` of the application's own covers.
     /// `reservation` is dropped when everything has been sent.
     ///
     /// # Errors
@@ -333,6 +363,7 @@ impl Socket {
         &self,
         welcome: &[EncodedPacket],
         logged: bool,
+        session: Option<&Session>,
         reservation: Option<&Reservation>,
     ) -> Result<(), SendError> {
         self.0.phase.open(|buffered| {
@@ -342,8 +373,9 @@ impl Socket {
                 all.extend(renderings.frames_for(self.0.dialect, &self.0.outbox).iter().cloned());
             };
             welcome.iter().for_each(&mut add);
-            for Buffered { packet, position } in &buffered {
-                if logged || position.is_none() {
+            for Buffered { packet, position, subject } in &buffered {
+                let is_covered = session.is_some_and(|session| session.covers(*subject));
+                if (logged || position.is_none()) && !is_covered {
                     add(packet);
                     self.note_sent(*position);
                 }
