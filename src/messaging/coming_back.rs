@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::access::{self, LEFT, Left};
 use super::budget::{AnswerSize, Reservation};
 use super::channel_rooms;
-use super::connect::{Attempt, Greeting};
+use super::connect::Attempt;
+use super::greeting::Greeting;
 use super::metrics::{self, Resumed};
 use super::parts::Messaging;
 use super::resume::{Beginning, Facts, Found, Moment, Place, Replay};
@@ -147,8 +148,9 @@ impl ComingBack {
         let Some(moment) = self.moment else { return Ok(Some((greeting.welcome(None)?, room))) };
         let user_rev = greeting.states.values().map(|it| it.read.user_rev).max().unwrap_or_default();
         let channels = self.channels(greeting);
-        let beginning = Beginning { identity: greeting.identity(), moment, channels, user_rev };
-        let resume = greeting.messaging().resume();
+        let relay = greeting.messaging.relay();
+        let beginning = Beginning { identity: greeting.identity(), moment, channels, user_rev, relay };
+        let resume = greeting.messaging.resume();
         let Some(found) = self.found else {
             let session = resume.begin(socket, &beginning)?;
             return Ok(Some((greeting.welcome(None)?.with_session(session), room)));
@@ -162,7 +164,7 @@ impl ComingBack {
         let follows: HashSet<Uuid> = beginning.channels.iter().map(|(channel, ..)| *channel).collect();
         for channel_id in found.followed().filter(|channel| !follows.contains(channel)) {
             let user = greeting.identity().user_id;
-            let reason = access::why_lost(greeting.messaging(), user, channel_id).await;
+            let reason = access::why_lost(greeting.messaging, user, channel_id).await;
             accept = accept.with_event(LEFT.name(), &Left::new(channel_id, reason))?;
         }
         metrics::RESUME_REPLAYED.add(self.missed.events.len() as u64);

@@ -30,6 +30,7 @@ mod expiry;
 mod farewell;
 mod focus;
 mod forward;
+mod greeting;
 mod held;
 mod history;
 mod input;

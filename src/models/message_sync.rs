@@ -191,9 +191,10 @@ pub async fn missed_events_of(
 /// first all messages, as they are now, then all changes.
 fn events_of(missed: ChannelSync, rev_before: i64) -> MissedEvents {
     let (channel, seq, rev) = (missed.channel_id, missed.seq, missed.rev);
-    let new = missed.messages.into_iter().map(|message| {
-        Told::new(channel, (message.seq, rev_before), "message:new", Arc::new(message))
-    });
+    let new = missed
+        .messages
+        .into_iter()
+        .map(|message| Told::new(channel, (message.seq, rev_before), "message:new", Arc::new(message)));
     let changed = missed.changes.into_iter().map(|ChangedMessage { rev, message }| {
         let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, rev);
         Told::new(channel, (seq, rev), "message:updated", Arc::new(payload))

@@ -101,7 +101,8 @@ pub async fn put(db: &Db, sessions: &[StoredSession]) -> ImksResult<()> {
     match db {
         Db::Postgres(pool) => {
             let all = |field: fn(&StoredSession) -> i64| sessions.iter().map(field).collect::<Vec<i64>>();
-            let blobs = |field: fn(&StoredSession) -> &[u8]| sessions.iter().map(field).collect::<Vec<&[u8]>>();
+            let blobs =
+                |field: fn(&StoredSession) -> &[u8]| sessions.iter().map(field).collect::<Vec<&[u8]>>();
             let query = sqlx::query(PUT_POSTGRES).bind(blobs(|it| &it.key));
             let query = query.bind(sessions.iter().map(|it| it.user).collect::<Vec<_>>());
             let query = query.bind(all(|it| it.generation)).bind(all(|it| it.epoch)).bind(all(|it| it.began));

@@ -112,10 +112,8 @@ async fn a_client_continues_its_session_when_its_node_is_drained() {
 async fn of_two_nodes_that_see_the_same_client_one_continues_its_session() {
     let cluster = Cluster::start(Kind::Postgres, 2).await;
     let token = cluster.nodes[0].token("bob").await;
-    let (mut alice, mut bob) = (
-        cluster.nodes[1].client("alice").await,
-        TestClient::connect(cluster.nodes[0].addr(), &token).await,
-    );
+    let (mut alice, mut bob) =
+        (cluster.nodes[1].client("alice").await, TestClient::connect(cluster.nodes[0].addr(), &token).await);
     let mut sent = Vec::new();
     say(&mut alice, &mut sent, 1).await;
     bob.expect("message:new").await;

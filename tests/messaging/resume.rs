@@ -89,8 +89,7 @@ async fn who_comes_back_gets_what_was_missed_once_and_in_order_on_postgres() {
 async fn who_was_quiet_comes_back_as_well_and_so_does_who_has_got_nothing_yet() {
     let server = TestServer::start(Kind::Sqlite).await;
     let token = server.token("bob").await;
-    let (mut alice, bob) =
-        (server.client("alice").await, TestClient::connect(server.addr(), &token).await);
+    let (mut alice, bob) = (server.client("alice").await, TestClient::connect(server.addr(), &token).await);
     let channel = first_channel(&bob);
     let (bob, is_recovered) = back(&server, &token, &bob).await;
     assert!(is_recovered, "with the offset of session:ready alone");

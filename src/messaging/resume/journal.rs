@@ -231,7 +231,8 @@ mod tests {
     fn a_part_ends_before_the_first_delivery_that_is_under_way() {
         let journal = Journal::new(7);
         assert_eq!(journal.take(0), None, "nothing has happened");
-        let (first, second) = (journal.begin(channel(1), place(1, 0)), journal.begin(channel(2), place(1, 0)));
+        let (first, second) =
+            (journal.begin(channel(1), place(1, 0)), journal.begin(channel(2), place(1, 0)));
         journal.end(second);
         assert_eq!(journal.take(0), None, "the first one is under way");
         journal.end(first);

@@ -181,7 +181,8 @@ impl Inner {
     async fn forget(&self) {
         let window = micros(self.config.window);
         self.histories.forget_unused();
-        let swept = timed("resume_sweep", rows::sweep(&self.db, window, i64::from(self.config.sessions))).await;
+        let swept =
+            timed("resume_sweep", rows::sweep(&self.db, window, i64::from(self.config.sessions))).await;
         if let Err(error) = swept.and(self.fold(window).await) {
             tracing::debug!(%error, "sessions that are over are forgotten later");
         }
@@ -220,7 +221,6 @@ fn stored_part(n: i64, part: &Part) -> StoredPart {
 pub(super) fn read_part(epoch: i64, part: &StoredPart) -> Option<Part> {
     Part::decode(epoch, u64::try_from(part.upto).ok()?, &part.deliveries)
 }
-
 
 /// How often the journal is stored: what a node has delivered since goes with it when it is killed, and clients that got that
 /// last get new sessions.

@@ -29,11 +29,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::journal::{Journal, Mark};
 pub(super) use self::journal::Place;
+use self::journal::{Journal, Mark};
 use self::keeper::Writer;
-pub(super) use self::returning::{Beginning, Facts, Found, Replay};
 use self::returning::Histories;
+pub(super) use self::returning::{Beginning, Facts, Found, Replay};
 use self::sessions::Sessions;
 use crate::auth::Revocation;
 use crate::models::Db;
@@ -58,12 +58,7 @@ pub struct ResumeConfig {
 
 impl Default for ResumeConfig {
     fn default() -> Self {
-        Self {
-            window: Duration::from_mins(2),
-            sessions: 200_000,
-            journal_bytes: 16 << 20,
-            missed: 1_000,
-        }
+        Self { window: Duration::from_mins(2), sessions: 200_000, journal_bytes: 16 << 20, missed: 1_000 }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::clock::micros;
 use crate::messaging::metrics::{self, Resumed};
 use crate::messaging::parts::timed;
 use crate::messaging::push::user_room;
+use crate::messaging::relay::Relay;
 use crate::models::Db;
 use crate::models::channel_state::ChannelHead;
 use crate::models::message::ANSWER_BYTES_MAX;
@@ -57,11 +58,15 @@ impl Facts {
     /// Returns the fingerprint of a channel, for the member that it is told to.
     pub(in crate::messaging) fn of(membership: &Membership, head: &ChannelHead) -> Self {
         let Membership { name, notify_level, muted_until, .. } = membership;
-        let (muted, horizon) = (muted_until.unwrap_or_default().to_be_bytes(), head.horizon_seq.to_be_bytes());
+        let (muted, horizon) =
+            (muted_until.unwrap_or_default().to_be_bytes(), head.horizon_seq.to_be_bytes());
         let parts: [&[u8]; 4] = [name.as_bytes(), notify_level.as_str().as_bytes(), &muted, &horizon];
         let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
         // FNV-1a: the same on all nodes.
-        Self(bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)) | 1)
+        Self(
+            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+                | 1,
+        )
     }
 }
 
@@ -74,6 +79,8 @@ pub(in crate::messaging) struct Beginning<'a> {
     pub(in crate::messaging) channels: Vec<(Uuid, Place, Option<Facts>)>,
     /// The greatest number in the user's own stream among the read positions that it is told.
     pub(in crate::messaging) user_rev: i64,
+    /// What knows which events this node has delivered, if there are other nodes.
+    pub(in crate::messaging) relay: Option<&'a Relay>,
 }
 
 impl Found {
@@ -167,14 +174,19 @@ impl Resume {
     ///
     /// # Errors
     /// [`ImksError::Randomness`](crate::ImksError::Randomness).
-    pub(in crate::messaging) fn begin(&self, socket: &Socket, beginning: &Beginning<'_>) -> ImksResult<Session> {
+    pub(in crate::messaging) fn begin(
+        &self,
+        socket: &Socket,
+        beginning: &Beginning<'_>,
+    ) -> ImksResult<Session> {
         let mut pid = [0; PID_BYTES];
         getrandom::fill(&mut pid)?;
         let pid: Box<str> = URL_SAFE_NO_PAD.encode(pid).into();
         let key = sha256(pid.as_bytes())?;
         let begins = beginning.stored(key, 0, HashMap::new());
         socket.set_data(Resumable { key, generation: 0, begins: Mutex::new(Some(begins)) });
-        Ok(Session { pid, offset: offset(beginning.moment.0).text(), covered: HashMap::new() })
+        let offset = offset(beginning.moment.0).text();
+        Ok(Session { pid, offset, covered: HashMap::new(), late: HashMap::new() })
     }
 
     /// Continues a session. `None` if somebody else was faster.
@@ -204,9 +216,11 @@ impl Resume {
             tracing::debug!(%error, "other nodes do not hear that a session was continued");
         }
         socket.set_data(Resumable { key, generation: generation + 1, begins: Mutex::new(None) });
-        let covered = beginning.channels.iter();
-        let covered = covered.map(|(channel, place, _)| (channel.as_u128(), place.number())).collect();
-        Ok(Some(Session { pid, offset: offset(beginning.moment.0).text(), covered }))
+        let places = beginning.channels.iter().map(|(channel, place, _)| (*channel, place.number()));
+        let late = places.clone().filter(|(channel, place)| !beginning.has_been_told(*channel, *place));
+        let by_number = |(channel, place): (Uuid, i64)| (channel.as_u128(), place);
+        let (covered, late) = (places.clone().map(by_number).collect(), late.map(by_number).collect());
+        Ok(Some(Session { pid, offset: offset(beginning.moment.0).text(), covered, late }))
     }
 
     /// Registers what other nodes say about sessions.
@@ -225,6 +239,12 @@ impl Resume {
 }
 
 impl Beginning<'_> {
+    /// Whether this node delivers no event of a channel up to this place any more. Alone, it delivers what it commits: those up
+    /// to what was read are told at any moment, and nobody knows when all are.
+    fn has_been_told(&self, channel: Uuid, place: i64) -> bool {
+        self.relay.is_some_and(|relay| relay.has_told(channel, place))
+    }
+
     fn stored(&self, key: Key, generation: i64, mut channels: HashMap<Uuid, Standing>) -> StoredSession {
         let Mark { epoch, number } = self.moment.0;
         channels.extend(self.channels.iter().map(|(channel, from, facts)| {
@@ -282,7 +302,8 @@ impl Inner {
         }
         let key = sha256(returning.pid.as_bytes())?;
         let found = timed("resume_find", rows::find(&self.db, &key)).await?;
-        let Some(FoundSession { user_id, generation, epoch, began, user_rev, channels, absence }) = found else {
+        let Some(FoundSession { user_id, generation, epoch, began, user_rev, channels, absence }) = found
+        else {
             return Ok(Err(Resumed::NoSession));
         };
         if user_id != user || absence > micros(self.config.window) {

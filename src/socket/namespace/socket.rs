@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::pending_acks::PendingAcks;
 use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
-use super::stamped::{Session, Subject};
+use super::stamped::{Offsets, Session, Subject};
 use crate::engine::{
     Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
     WhenFull,
@@ -49,8 +48,8 @@ struct Inner {
     listeners: OnceLock<Box<Mutex<Listeners>>>,
     /// The session that the client may recover.
     link: Option<Box<Link>>,
-    /// Whether the client gets the offsets of events, because the application keeps its session.
-    offsets: AtomicBool,
+    /// What concerns the offsets of events, where the application keeps its sessions.
+    offsets: Offsets,
 }
 
 impl Socket {
@@ -85,7 +84,7 @@ impl Socket {
             data: SocketData::restored(data),
             listeners: OnceLock::new(),
             link,
-            offsets: AtomicBool::new(false),
+            offsets: Offsets::default(),
         })))
     }
 
@@ -162,7 +161,7 @@ impl Socket {
         self.0.link.as_deref()
     }
 
-    pub(super) fn offsets(&self) -> &AtomicBool {
+    pub(super) fn offsets(&self) -> &Offsets {
         &self.0.offsets
     }
 
@@ -243,6 +242,7 @@ impl Socket {
         match self.0.phase.buffer(packet, None, subject) {
             Buffering::Joining => Ok(()),
             Buffering::Overflowed => Err(SendError::Slow),
+            Buffering::Open if subject.is_some_and(|subject| self.0.offsets.is_late(subject)) => Ok(()),
             Buffering::Open => self.send_now(packet, slot, Lane::Chat),
             Buffering::Closed => Err(SendError::Closed),
         }
@@ -367,6 +367,7 @@ impl Socket {
         reservation: Option<&Reservation>,
     ) -> Result<(), SendError> {
         self.0.phase.open(|buffered| {
+            session.into_iter().for_each(|session| self.0.offsets.leave_out(&session.late));
             let mut all = Frames::new();
             let mut add = |packet: &EncodedPacket| {
                 let renderings = Renderings::new(packet);

@@ -1,14 +1,19 @@
 //! Sessions that the application keeps itself, where the namespace has none (`Config::recovery`): the application numbers its
 //! events, stores what it needs, and decides in its connect hook who comes back. The stock client sees the same as with
 //! the sessions of a namespace.
-#![cfg_attr(not(feature = "server"), allow(dead_code, reason = "the messaging server alone has such sessions"))]
+#![cfg_attr(
+    not(feature = "server"),
+    allow(dead_code, reason = "the messaging server alone has such sessions")
+)]
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -84,7 +89,58 @@ pub(crate) struct Session {
     /// Up to which place the first events tell everything, by subject. What arrived while the client joined is left out as
     /// far as that.
     pub(crate) covered: HashMap<u128, i64>,
+    /// Those of them that this node may still deliver, although they are covered. Then they are left out too.
+    pub(crate) late: HashMap<u128, i64>,
 }
+
+/// Whether a socket gets offsets, and what it has got before it is delivered. In one byte, because every event reads it.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    state: AtomicU8,
+    late: Mutex<HashMap<u128, i64>>,
+}
+
+impl Offsets {
+    fn keep(&self) {
+        self.state.fetch_max(KEEPS, Ordering::AcqRel);
+    }
+
+    fn keeps(&self) -> bool {
+        self.state.load(Ordering::Acquire) != NONE
+    }
+
+    /// Sets what is left out, before the socket is open.
+    pub(super) fn leave_out(&self, late: &HashMap<u128, i64>) {
+        if !late.is_empty() {
+            self.late.lock().clone_from(late);
+            self.state.store(LATE, Ordering::Release);
+        }
+    }
+
+    /// Whether an event comes late, after the client has got it otherwise. Events of one subject come in their order: with the
+    /// first that is new, nothing more of it is late.
+    pub(super) fn is_late(&self, subject: Subject) -> bool {
+        if self.state.load(Ordering::Acquire) != LATE {
+            return false;
+        }
+        let mut late = self.late.lock();
+        if late.get(&subject.of).is_some_and(|end| subject.place <= *end) {
+            return true;
+        }
+        if late.remove(&subject.of).is_some() && late.is_empty() {
+            *late = HashMap::new();
+            self.state.store(KEEPS, Ordering::Release);
+        }
+        false
+    }
+}
+
+/// The client gets no offsets.
+const NONE: u8 = 0;
+/// It gets offsets.
+const KEEPS: u8 = 1;
+/// It gets offsets, and some events must be left out.
+const LATE: u8 = 2;
 
 impl fmt::Debug for Session {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,11 +231,11 @@ impl Namespace {
 impl Socket {
     /// Sends this client the offsets of events, because it may come back to a session of the application's own.
     pub(crate) fn keep_offsets(&self) {
-        self.offsets().store(true, std::sync::atomic::Ordering::Release);
+        self.offsets().keep();
     }
 
     fn keeps_offsets(&self) -> bool {
-        self.offsets().load(std::sync::atomic::Ordering::Acquire)
+        self.offsets().keeps()
     }
 }
 
@@ -205,9 +261,22 @@ mod tests {
     #[test]
     fn what_was_told_first_covers_what_came_meanwhile_and_nothing_else() {
         let covered = HashMap::from([(1, 7)]);
-        let session = Session { pid: "".into(), offset: Offset { epoch: 1, number: 1 }.text(), covered };
+        let offset = Offset { epoch: 1, number: 1 }.text();
+        let session = Session { pid: "".into(), offset, covered, late: HashMap::new() };
         let covers = |of, place| session.covers(Some(Subject { of, place }));
         assert_eq!((covers(1, 7), covers(1, 8), covers(2, 1)), (true, false, false));
         assert!(!session.covers(None));
+    }
+
+    #[test]
+    fn what_a_client_has_got_otherwise_is_left_out_until_the_first_that_is_new() {
+        let offsets = Offsets::default();
+        assert!(!offsets.keeps());
+        offsets.keep();
+        offsets.leave_out(&HashMap::from([(1, 7), (2, 3)]));
+        let is_late = |of, place| offsets.is_late(Subject { of, place });
+        assert_eq!([is_late(1, 6), is_late(1, 7), is_late(3, 1)], [true, true, false]);
+        assert!(!is_late(1, 8) && !is_late(2, 4));
+        assert_eq!((offsets.keeps(), offsets.state.load(Ordering::Acquire)), (true, KEEPS));
     }
 }
