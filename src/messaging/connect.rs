@@ -204,7 +204,6 @@ async fn sign_in(
         messaging.rates().connects.take(identity.user_id)?;
         attempt.is_counted = true;
     }
-    let user = user_room(identity.user_id);
     let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
     let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
     let mut all = messaging.permissions().memberships(identity.user_id).await?;
@@ -214,12 +213,7 @@ async fn sign_in(
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
     // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
     let listed = follow_channels(socket, &session, &memberships);
-    // Joined before it is counted, so that concurrent connects cannot all pass.
-    socket.join(&user);
-    let sessions_max = messaging.rates().sessions_per_user();
-    if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
-        return Err(ImksError::LimitReached("sessions_per_user"));
-    }
+    join_user(messaging, socket, &user_room(identity.user_id))?;
     // A membership that began meanwhile did not find the socket; from now on it does.
     if !messaging.permissions().are_current(identity.user_id, &all) {
         all = messaging.permissions().memberships(identity.user_id).await?;
@@ -227,10 +221,7 @@ async fn sign_in(
         coming_back.leave_out(&session, &mut memberships);
         follow_instead(socket, &session, &listed, &mut memberships);
     }
-    workspaces::join(socket, memberships.iter().copied());
-    for membership in memberships.iter().copied() {
-        mention::note_settings(socket, &session, membership);
-    }
+    note_memberships(socket, &session, &memberships);
     // Who was removed since the channels were listed was in no room yet that this could end.
     let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
     coming_back.follow_others(messaging, socket, &session, &memberships).await?;
@@ -277,6 +268,24 @@ async fn verify(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> 
     let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
     let identity = context.messaging.tokens().verify_for_session(token.presented()).await?;
     Ok(Visitor { identity, token, client, mode, idle, suits })
+}
+
+/// Makes a socket one of those of its user, unless there are too many.
+fn join_user(messaging: &Messaging, socket: &Socket, user: &str) -> ImksResult<()> {
+    // Joined before it is counted, so that concurrent connects cannot all pass.
+    socket.join(user);
+    let sessions_max = messaging.rates().sessions_per_user();
+    if sessions_max > 0 && socket.namespace().sockets_in(user).len() > sessions_max {
+        return Err(ImksError::LimitReached("sessions_per_user"));
+    }
+    Ok(())
+}
+
+fn note_memberships(socket: &Socket, session: &Session, memberships: &[&Membership]) {
+    workspaces::join(socket, memberships.iter().copied());
+    for membership in memberships.iter().copied() {
+        mention::note_settings(socket, session, membership);
+    }
 }
 
 /// Keeps a session with its socket.
