@@ -125,15 +125,15 @@ impl Inner {
     }
 
     async fn store_journal(&self, writer: &mut Writer) -> ImksResult<()> {
-        if writer.renewed.is_none() && self.is_used.load(Ordering::Acquire) {
-            // A journal without its node would look like one that was lost.
+        if !self.is_used.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // A journal without its node would look like one that was lost.
+        if writer.renewed.is_none() {
             self.renew(writer, true).await?;
         }
         if writer.part.is_none() {
-            let unknown = writer.renewed.is_none();
-            let Some(part) = (!unknown).then(|| self.journal.take(writer.upto)).flatten() else {
-                return Ok(());
-            };
+            let Some(part) = self.journal.take(writer.upto) else { return Ok(()) };
             if part.epoch != writer.epoch {
                 // A new journal has begun since; its first part belongs to it.
                 *writer = Writer::new(part.epoch);
