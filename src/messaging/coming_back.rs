@@ -162,7 +162,7 @@ impl ComingBack {
         };
         let mut accept = greeting.welcome(Some(&knows))?;
         let follows: HashSet<Uuid> = beginning.channels.iter().map(|(channel, ..)| *channel).collect();
-        for channel_id in found.followed().filter(|channel| !follows.contains(channel)) {
+        for channel_id in found.thought().filter(|channel| !follows.contains(channel)) {
             let user = greeting.identity().user_id;
             let reason = access::why_lost(greeting.messaging, user, channel_id).await;
             accept = accept.with_event(LEFT.name(), &Left::new(channel_id, reason))?;

@@ -30,6 +30,8 @@ pub(super) enum Standing {
     },
     /// The client has left a channel that it would follow otherwise.
     Left,
+    /// It had to leave the channel. It may not have heard of it.
+    Ended,
 }
 
 impl Record {
@@ -41,6 +43,7 @@ impl Record {
             bytes.extend(channel.as_bytes());
             match standing {
                 Standing::Left => bytes.push(LEFT),
+                Standing::Ended => bytes.push(ENDED),
                 Standing::Follows { from, facts } => {
                     bytes.push(FOLLOWS);
                     varint::write_signed(&mut bytes, from.seq);
@@ -65,6 +68,7 @@ impl Record {
             bytes = rest;
             let standing = match *kind {
                 LEFT => Standing::Left,
+                ENDED => Standing::Ended,
                 FOLLOWS => {
                     let seq = varint::read_signed(&mut bytes)?;
                     let from = Place { seq, rev: varint::read_signed(&mut bytes)? };
@@ -81,7 +85,7 @@ impl Record {
     pub(super) fn followed(&self) -> impl Iterator<Item = (Uuid, Place, u32)> {
         self.channels.iter().filter_map(|(channel, standing)| match standing {
             Standing::Follows { from, facts } => Some((*channel, *from, *facts)),
-            Standing::Left => None,
+            Standing::Left | Standing::Ended => None,
         })
     }
 
@@ -95,6 +99,7 @@ impl Record {
 const VERSION: u8 = 1;
 const LEFT: u8 = 0;
 const FOLLOWS: u8 = 1;
+const ENDED: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -105,6 +110,7 @@ mod tests {
     fn standing() -> impl Strategy<Value = Standing> {
         prop_oneof![
             Just(Standing::Left),
+            Just(Standing::Ended),
             (any::<i64>(), any::<i64>(), any::<u32>())
                 .prop_map(|(seq, rev, facts)| Standing::Follows { from: Place { seq, rev }, facts }),
         ]

@@ -89,6 +89,12 @@ impl Found {
         self.record.followed().map(|(channel, ..)| channel)
     }
 
+    /// Returns the channels that the client may still think it follows.
+    pub(in crate::messaging) fn thought(&self) -> impl Iterator<Item = Uuid> {
+        let channels = self.record.channels.iter();
+        channels.filter(|(_, standing)| **standing != Standing::Left).map(|(channel, _)| *channel)
+    }
+
     /// Returns the channels that the client has left by itself.
     pub(in crate::messaging) fn left(&self) -> impl Iterator<Item = Uuid> {
         let left = self.record.channels.iter().filter(|(_, standing)| **standing == Standing::Left);

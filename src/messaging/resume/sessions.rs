@@ -36,8 +36,8 @@ pub(super) struct Pending {
     pub(super) begins: Option<StoredSession>,
     /// Whether the client of a session that was continued is connected.
     pub(super) came_back: bool,
-    /// The channels that it follows since, has left, or (`None`) had to leave.
-    pub(super) channels: HashMap<Uuid, Option<Standing>>,
+    /// The channels that it follows since, or does not follow any more.
+    pub(super) channels: HashMap<Uuid, Standing>,
     pub(super) went_away: bool,
     pub(super) ended: bool,
 }
@@ -125,7 +125,7 @@ impl Resume {
         inner.sessions.note(&session, |pending| {
             pending.channels.extend(heads.map(|head| {
                 let from = Place { seq: head.last_seq, rev: head.last_rev };
-                (head.channel_id, Some(Standing::Follows { from, facts: 0 }))
+                (head.channel_id, Standing::Follows { from, facts: 0 })
             }));
         });
     }
@@ -134,7 +134,8 @@ impl Resume {
     pub(in crate::messaging) fn leaves(&self, socket: &Socket, channel: Uuid, by_itself: bool) {
         let (Some(inner), Some(session)) = (&self.0, socket.data::<Resumable>()) else { return };
         inner.sessions.note(&session, |pending| {
-            pending.channels.insert(channel, by_itself.then_some(Standing::Left));
+            let standing = if by_itself { Standing::Left } else { Standing::Ended };
+            pending.channels.insert(channel, standing);
         });
     }
 
@@ -148,15 +149,13 @@ impl Resume {
 }
 
 /// Returns the channels of a session after changes. `None` if they cannot be read.
-pub(super) fn changed(stored: &[u8], changes: HashMap<Uuid, Option<Standing>>) -> Option<Vec<u8>> {
+pub(super) fn changed(stored: &[u8], changes: HashMap<Uuid, Standing>) -> Option<Vec<u8>> {
     let mut record = Record::decode(Mark { epoch: 0, number: 0 }, 0, stored)?;
     for (channel, standing) in changes {
-        match standing {
-            // What it was told again of a channel that it follows already, it may not have got.
-            Some(Standing::Follows { .. })
-                if matches!(record.channels.get(&channel), Some(Standing::Follows { .. })) => {}
-            Some(standing) => drop(record.channels.insert(channel, standing)),
-            None => drop(record.channels.remove(&channel)),
+        let known = record.channels.entry(channel).or_insert(standing);
+        // What the client was told again of a channel that it follows already, it may not have got.
+        if !matches!((*known, standing), (Standing::Follows { .. }, Standing::Follows { .. })) {
+            *known = standing;
         }
     }
     Some(record.encode())
