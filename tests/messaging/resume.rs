@@ -166,9 +166,7 @@ async fn channels_that_began_or_ended_meanwhile_are_told_and_those_that_were_lef
     let mut bob = TestClient::connect(server.addr(), &token).await;
     bob.ok("channel:unsubscribe", json!({ "channel_ids": [left] })).await;
     server.directory().remove_member("ended", "bob").await.unwrap();
-    eprintln!("0");
     bob.expect("channel:left").await;
-    eprintln!("1");
     server.directory().add_member("ended", "bob", RoleName::default()).await.unwrap();
     bob.expect("channel:joined").await;
     bob.ok("channel:subscribe", json!({ "channel_ids": [ended] })).await;
@@ -180,9 +178,7 @@ async fn channels_that_began_or_ended_meanwhile_are_told_and_those_that_were_lef
     let listed: Vec<&Value> = bob.ready["channels"].as_array().unwrap().iter().collect();
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!((&listed[0]["channel_id"], &listed[0]["name"]), (&json!(began), &json!("began")));
-    eprintln!("A");
     let gone = bob.expect("channel:left").await;
-    eprintln!("B");
     assert_eq!((&gone["channel_id"], &gone["reason"]), (&json!(ended), &json!("removed")));
     let mut alice = server.client("alice").await;
     server.directory().add_member("left", "alice", RoleName::default()).await.unwrap();
