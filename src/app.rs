@@ -112,7 +112,7 @@ impl App {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (engine, forwarder) = engine(&config, node, &*bus, &tasks, &stop)?;
         let parts = Parts { tracer, ..parts(&config, &db, &appender, &core, &files, relay.as_ref()).await? };
-        let messaging = Messaging::new(config.messaging.clone(), parts);
+        let messaging = Messaging::new(config.messaging.clone(), parts)?;
         let background = (&tasks, &stop);
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, background)?;

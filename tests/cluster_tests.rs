@@ -53,6 +53,8 @@ mod rolling;
 mod script;
 #[path = "cluster/serve.rs"]
 mod serve;
+#[path = "cluster/serve_resume.rs"]
+mod serve_resume;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod server;

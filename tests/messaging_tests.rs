@@ -25,6 +25,9 @@ mod postgres;
 mod proxy;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "client/script.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod script;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/token.rs"]
@@ -125,6 +128,8 @@ mod refusal_log;
 mod reload;
 #[path = "messaging/report.rs"]
 mod report;
+#[path = "messaging/resume.rs"]
+mod resume;
 #[path = "messaging/routes.rs"]
 mod routes;
 #[path = "messaging/scheduled.rs"]

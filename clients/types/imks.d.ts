@@ -505,6 +505,11 @@ export type ConnectAuth = {
   presence?: string | null;
   /** The version of the messaging protocol: 1. */
   protocol?: number | null;
+  /**
+   * Whether the client may come back to its session (`recovered`), as those of Socket.IO do that keep the offset at the end of
+   * events. False for those whose handlers fail if there is one more argument.
+   */
+  recovery?: boolean | null;
   /** The token of the user; not needed if it is in the header `Authorization`. */
   token?: string | null;
   /** The trace that the client is in, as W3C writes it. */

@@ -386,6 +386,16 @@ settings! {
         link_previews: "IMKS_LINK_PREVIEWS" =
             "Whether this server fetches the public pages that messages link to and shows what they say about themselves";
     }
+    "resume." in config.messaging.resume => {
+        window: "IMKS_RESUME_WINDOW" =
+            "How long a client may be away and still continue its session on any node (`recovered`); `0s`: nobody does";
+        sessions: "IMKS_RESUME_SESSIONS" =
+            "The most sessions of clients that are away, of all nodes together; those that left first are forgotten first";
+        missed: "IMKS_RESUME_MISSED" =
+            "The most messages and changes that such a client may have missed, up to 2,000; with more it gets a new session";
+        journal_bytes: "IMKS_RESUME_JOURNAL_BYTES" =
+            "The most bytes in the database that say which events this node has delivered of late, and in which order";
+    }
     "retention." in config.messaging.retention => {
         messages: "IMKS_MESSAGE_RETENTION" =
             "How long messages are kept in channels without a rule of their own; 0s: for ever, otherwise at least 24h";
@@ -516,14 +526,15 @@ mod tests {
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
-        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, `answers` and
-        // `retention` are listed as structs, and `preview_policy` is for tests.
+        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, `answers`, `resume`
+        // and `retention` are listed as structs, and `preview_policy` is for tests.
         (
             "messaging/mod.rs",
             "Config",
             "config.messaging",
-            &["max_payload", "connect_hold", "answers", "preview_policy", "retention"],
+            &["max_payload", "connect_hold", "answers", "preview_policy", "resume", "retention"],
         ),
+        ("messaging/resume/mod.rs", "ResumeConfig", "config.messaging.resume", &[]),
         // `every` differs in tests only.
         ("messaging/retention.rs", "Retention", "config.messaging.retention", &["every"]),
         ("files/mod.rs", "Config", "config.attachments", &[]),

@@ -67,6 +67,13 @@ pub(super) struct Left<'a> {
     message: Option<&'a str>,
 }
 
+impl Left<'_> {
+    /// Creates the payload without words of anybody.
+    pub(super) fn new(channel_id: Uuid, reason: &'static str) -> Self {
+        Self { channel_id, reason, message: None }
+    }
+}
+
 /// Follows memberships, permissions and revoked tokens until `stop`.
 pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
     // Apart from each other: a withdrawn token does not wait until the core has answered about every room.
@@ -94,7 +101,10 @@ async fn follow_revoked(messaging: &Messaging, namespace: &Namespace) {
     let mut revoked = messaging.tokens().revoked();
     loop {
         match revoked.recv().await {
-            Ok(revocation) => withdraw(messaging, namespace, &revocation),
+            Ok(revocation) => {
+                withdraw(messaging, namespace, &revocation);
+                messaging.resume().end_revoked(&revocation).await;
+            }
             Err(RecvError::Lagged(_)) => withdraw_all(messaging, namespace),
             Err(RecvError::Closed) => return,
         }
@@ -223,6 +233,7 @@ fn leave(
     let mut left = 0;
     for socket in sockets.iter().filter(|socket| channel_rooms::leave(socket, channel_id)) {
         messaging.typing().left(socket, Some(channel_id));
+        messaging.resume().leaves(socket, channel_id, false);
         LEFT.to_socket(socket, &Left { channel_id, reason, message });
         left += 1;
     }
@@ -263,7 +274,7 @@ pub(super) async fn check_socket(messaging: &Messaging, socket: Socket, channel:
 
 /// Returns why a user may no longer see a channel. The end of a membership, or of the channel, also changes
 /// permissions, and that change may arrive first, so the core is asked which of the three it was.
-async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static str {
+pub(super) async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static str {
     match messaging.permissions().is_member(user, channel).await {
         Ok(false) if is_gone(messaging, channel).await => CHANNEL_REMOVED,
         Ok(false) => REMOVED,

@@ -4,6 +4,8 @@ use uuid::Uuid;
 
 use super::activity::Activity;
 use super::channel_rooms;
+use super::resume::{Place, Resume};
+use crate::ImksResult;
 use crate::models::append::Told;
 use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
@@ -13,11 +15,12 @@ use crate::socket::parser::RawArgs;
 pub(super) struct Audience {
     namespace: Namespace,
     activity: Activity,
+    resume: Resume,
 }
 
 impl Audience {
-    pub(super) fn new(namespace: &Namespace, activity: &Activity) -> Self {
-        Self { namespace: namespace.clone(), activity: activity.clone() }
+    pub(super) fn new(namespace: &Namespace, activity: &Activity, resume: &Resume) -> Self {
+        Self { namespace: namespace.clone(), activity: activity.clone(), resume: resume.clone() }
     }
 
     /// Whether anybody follows a channel.
@@ -29,16 +32,24 @@ impl Audience {
     pub(super) fn tell(&self, channel: Uuid, news: News<'_>) {
         let News { head, event, json, state_of } = news;
         let (room, key) = (channel_rooms::whole_room(channel), state_of.map(|id| format!("{event}:{id}")));
-        let to = self.namespace.to(&room).local();
-        let to = match &key {
-            Some(key) => to.latest(key),
-            None => to,
-        };
-        if let Err(error) = to.emit_args(event, &RawArgs { json, attachments: &[] }) {
+        if self.namespace.has_room(&room)
+            && let Err(error) = self.emit(&room, channel, &news, key.as_deref())
+        {
             tracing::debug!(event, %error, "event not sent");
         }
         // Afterwards, so that who moves from one room to the other gets one of the two.
         self.activity.note(&self.namespace, channel, head, event, json);
+    }
+
+    /// Sends an event to those who look at its channel here, and notes in which order they get it among others.
+    fn emit(&self, room: &str, channel: Uuid, news: &News<'_>, key: Option<&str>) -> ImksResult<()> {
+        let ((seq, rev), args) = (news.head, RawArgs { json: news.json, attachments: &[] });
+        let delivering = self.resume.delivering(channel, Place { seq, rev });
+        match (delivering.stamp(), key) {
+            (Some(stamp), key) => self.namespace.emit_stamped(room, (news.event, &args), &stamp, key),
+            (None, Some(key)) => self.namespace.to(room).local().latest(key).emit_args(news.event, &args),
+            (None, None) => self.namespace.to(room).local().emit_args(news.event, &args),
+        }
     }
 
     /// Tells an event without a number to those who look at the channel, on all nodes. Clients that cannot take it right

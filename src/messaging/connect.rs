@@ -12,23 +12,23 @@ use uuid::Uuid;
 
 use super::budget::AnswerSize;
 use super::channel_rooms;
+use super::coming_back::ComingBack;
 use super::expiry::Expiry;
+use super::greeting::Greeting;
 use super::held::Held;
 use super::mention;
 use super::parts::{Messaging, timed};
 use super::presence_board::Arrival;
-use super::push::{Push, user_room};
-use super::server_facts::{Limits, NAME, PROTOCOL, VERSION};
+use super::push::user_room;
+use super::server_facts::{Limits, PROTOCOL};
 use super::session::{Client, Session, Token};
 use super::session_log::{self, Refusals};
 use super::standings::ChannelStates;
 use super::{traced, workspaces};
-use crate::auth::{Membership, Permission};
-use crate::clock::{self, Timestamp, jittered};
-use crate::contract::FEATURE_LEVEL;
+use crate::auth::{Identity, Membership, Permission};
+use crate::clock::jittered;
 use crate::envelope::{ErrorBody, RequestId};
 use crate::error::Code;
-use crate::models::channel_state::ChannelHead;
 use crate::models::message_read_state::baseline;
 use crate::socket::metrics;
 use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket, token_in_header};
@@ -59,6 +59,11 @@ pub(super) struct Auth {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     mode: Option<Value>,
+    /// Whether the client may come back to its session (`recovered`), as those of Socket.IO do that keep the offset at the end of
+    /// events. False for those whose handlers fail if there is one more argument.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>")]
+    recovery: Option<Value>,
     /// The trace that the client is in, as W3C writes it.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -70,7 +75,7 @@ pub(super) struct Auth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "SessionMode")]
 #[serde(rename_all = "snake_case")]
-enum Mode {
+pub(super) enum Mode {
     /// Everything.
     Full,
     /// Digests, until `channel:focus`.
@@ -128,14 +133,19 @@ async fn admit(
     span: &mut Option<Span>,
 ) -> Result<Accept, ConnectError> {
     let (deadline, mut pause) = (Instant::now() + context.messaging.config().connect_hold, PAUSE_MIN);
-    let (mut counted, mut place) = (false, None);
+    let (mut attempt, mut place) = (Attempt::default(), None);
     loop {
-        let outcome = Box::pin(sign_in(context, &socket, &payload, &mut counted)).await;
+        let outcome = Box::pin(sign_in(context, &socket, &payload, &mut attempt)).await;
         span.iter_mut().for_each(|span| span.outcome(&outcome));
         let error = match outcome {
-            Ok(accept) => {
+            Ok(Some(accept)) => {
                 metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
                 return Ok(accept);
+            }
+            Ok(None) => {
+                attempt.begins_anew = true;
+                socket.rooms().iter().for_each(|room| socket.leave(room));
+                continue;
             }
             Err(error) => error,
         };
@@ -169,73 +179,117 @@ fn passes(error: &ImksError) -> bool {
     error.is_retryable() || matches!(error, ImksError::LimitReached(_))
 }
 
-/// Creates the session of a socket. `counted` says whether an earlier attempt was counted against the rate of
-/// connects. Rooms are joined before the numbers are read: whatever is committed
+/// What is known from earlier attempts to sign in.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    /// Whether the connect was counted against the rate of connects.
+    is_counted: bool,
+    /// Whether the client gets a new session, because the one that it named cannot continue.
+    pub(super) begins_anew: bool,
+}
+
+/// Creates the session of a socket, or continues the one that its client names; `None` if it turns out that this one cannot
+/// continue. Rooms are joined before the numbers are read: whatever is committed
 /// afterwards arrives as an event, so a client that starts from `session:ready` misses nothing.
 async fn sign_in(
     context: &SignIn,
     socket: &Socket,
     payload: &ConnectPayload,
-    counted: &mut bool,
-) -> ImksResult<Accept> {
+    attempt: &mut Attempt,
+) -> ImksResult<Option<Accept>> {
     let SignIn { messaging, expiry, .. } = context;
-    let auth: Auth =
-        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
-    let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
-    let mode = Mode::of(&auth);
-    let client = auth.client.as_ref().and_then(Client::read);
-    let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
-    let identity = messaging.tokens().verify_for_session(token.presented()).await?;
-    if !*counted {
+    let Visitor { identity, token, client, mode, idle, suits } =
+        Box::pin(verify(context, socket, payload)).await?;
+    if !attempt.is_counted {
         messaging.rates().connects.take(identity.user_id)?;
-        *counted = true;
+        attempt.is_counted = true;
     }
-    let user = user_room(identity.user_id);
     let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
+    let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
     let mut all = messaging.permissions().memberships(identity.user_id).await?;
     let mut memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
+    coming_back.leave_out(&session, &mut memberships);
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
     // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
     let listed = follow_channels(socket, &session, &memberships);
-    // Joined before it is counted, so that concurrent connects cannot all pass.
-    socket.join(&user);
-    count_sessions(messaging, socket.namespace().sockets_in(&user).len(), identity.user_id)?;
+    join_user(messaging, socket, identity.user_id)?;
     // A membership that began meanwhile did not find the socket; from now on it does.
     if !messaging.permissions().are_current(identity.user_id, &all) {
         all = messaging.permissions().memberships(identity.user_id).await?;
         memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
+        coming_back.leave_out(&session, &mut memberships);
         follow_instead(socket, &session, &listed, &mut memberships);
     }
-    workspaces::join(socket, memberships.iter().copied());
-    for membership in memberships.iter().copied() {
-        mention::note_settings(socket, &session, membership);
-    }
+    note_memberships(socket, &session, &memberships);
     // Who was removed since the channels were listed was in no room yet that this could end.
     let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
+    coming_back.follow_others(messaging, socket, &session, &memberships).await?;
     let states = channel_states(messaging, identity.user_id, &memberships).await?;
     if let Some(relay) = messaging.relay() {
-        relay.baseline(states.values().map(|it| &it.head));
+        relay.baseline(states.values().map(|it| &it.head).chain(coming_back.others()));
+    }
+    if !coming_back.read_missed(messaging, &session, &memberships, &states).await? {
+        return Ok(None);
     }
     socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
     // A token that was withdrawn since it was verified ended nothing: the socket was not yet in the user's room.
     if messaging.tokens().is_revoked(&identity) {
         return Err(ImksError::TokenRevoked);
     }
+    let limits = &context.limits;
+    let greeting =
+        Greeting { messaging, limits, session: &session, mode, memberships: &memberships, states: &states };
+    let Some((accept, room)) = coming_back.greet(socket, &greeting, room).await? else { return Ok(None) };
     expiry.follow(socket, &session);
-    let accept = welcome(context, &session, mode, &memberships, &states)?;
     session_log::signed_in(socket, &session);
-    Ok(accept.holding(|bytes| room.for_bytes(bytes)))
+    Ok(Some(accept.holding(|bytes| room.for_bytes(bytes))))
 }
 
-/// Refuses a session beyond the limit of its user, of whom this node has so many, this one included. Those of other nodes
-/// are known a moment after they began.
-fn count_sessions(messaging: &Messaging, here: usize, user: Uuid) -> ImksResult<()> {
+/// Who wants to sign in, and how.
+struct Visitor {
+    identity: Identity,
+    token: Token,
+    client: Option<Client>,
+    mode: Mode,
+    idle: bool,
+    /// Whether the session may continue after its connection.
+    suits: bool,
+}
+
+/// Verifies the token of a client.
+async fn verify(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> ImksResult<Visitor> {
+    let auth: Auth =
+        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
+    let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
+    let mode = Mode::of(&auth);
+    let suits = mode == Mode::Full && context.messaging.resume().suits(socket, auth.recovery.as_ref());
+    let client = auth.client.as_ref().and_then(Client::read);
+    let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
+    let identity = context.messaging.tokens().verify_for_session(token.presented()).await?;
+    Ok(Visitor { identity, token, client, mode, idle, suits })
+}
+
+/// Makes a socket one of those of its user, unless there are too many. Those of other nodes are known a moment after they
+/// began.
+fn join_user(messaging: &Messaging, socket: &Socket, user: Uuid) -> ImksResult<()> {
+    let room = user_room(user);
+    // Joined before it is counted, so that concurrent connects cannot all pass.
+    socket.join(&room);
     let most = messaging.rates().sessions_per_user();
-    if most > 0 && here.saturating_add(messaging.presence().elsewhere(user)) > most {
+    let sessions =
+        || socket.namespace().sockets_in(&room).len().saturating_add(messaging.presence().elsewhere(user));
+    if most > 0 && sessions() > most {
         return Err(ImksError::LimitReached("sessions_per_user"));
     }
     Ok(())
+}
+
+fn note_memberships(socket: &Socket, session: &Session, memberships: &[&Membership]) {
+    workspaces::join(socket, memberships.iter().copied());
+    for membership in memberships.iter().copied() {
+        mention::note_settings(socket, session, membership);
+    }
 }
 
 /// Keeps a session with its socket.
@@ -347,46 +401,6 @@ async fn channel_states(
     Ok(states)
 }
 
-/// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
-fn welcome(
-    context: &SignIn,
-    session: &Session,
-    mode: Mode,
-    memberships: &[&Membership],
-    states: &ChannelStates,
-) -> ImksResult<Accept> {
-    let (now, identity) = (clock::now_micros(), session.identity());
-    let channels: Vec<ChannelState<'_>> =
-        memberships.iter().map(|membership| ChannelState::new(membership, states, now)).collect();
-    let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
-    let first = chunks.next().unwrap_or_default();
-    let ready = SessionReady {
-        session_id: identity.session_id.unwrap_or_else(clock::new_id),
-        protocol: PROTOCOL,
-        feature_level: FEATURE_LEVEL,
-        mode,
-        resumed: false,
-        server: ServerInfo {
-            name: NAME,
-            version: VERSION,
-            node: context.messaging.config().node.as_deref().unwrap_or_default(),
-        },
-        server_time: Timestamp(now),
-        client: session.client(),
-        user: User { id: identity.user_id, username: &identity.username },
-        token_expires_at: Timestamp(identity.expires_at),
-        limits: &context.limits,
-        channels: first,
-        channels_complete: chunks.len() == 0,
-    };
-    let mut accept = Accept::default().with_event(READY.name(), &ready)?;
-    while let Some(chunk) = chunks.next() {
-        let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
-        accept = accept.with_event(CHANNELS.name(), &more)?;
-    }
-    Ok(accept)
-}
-
 /// Returns the CONNECT_ERROR of a refusal that is final.
 fn refusal(error: &ImksError) -> ConnectError {
     let message = error.client_message();
@@ -397,99 +411,8 @@ fn refusal(error: &ImksError) -> ConnectError {
     }
 }
 
-/// The payload of `session:ready`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SessionReady<'a> {
-    session_id: Uuid,
-    protocol: u32,
-    feature_level: u32,
-    mode: Mode,
-    resumed: bool,
-    server: ServerInfo<'a>,
-    server_time: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<&'a Client>,
-    user: User<'a>,
-    token_expires_at: Timestamp,
-    limits: &'a Limits,
-    channels: &'a [ChannelState<'a>],
-    channels_complete: bool,
-}
-
-/// The payload of `session:channels`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SessionChannels<'a> {
-    channels: &'a [ChannelState<'a>],
-    channels_complete: bool,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct ServerInfo<'a> {
-    name: &'static str,
-    version: &'static str,
-    node: &'a str,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "SessionUser")]
-struct User<'a> {
-    id: Uuid,
-    username: &'a str,
-}
-
-/// The state of a channel for this user.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ChannelState<'a> {
-    channel_id: Uuid,
-    name: &'a str,
-    last_seq: i64,
-    rev: i64,
-    last_message_id: Option<Uuid>,
-    /// Only where messages were removed because their time was over, as `horizon_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    horizon_seq: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    horizon_id: Option<Uuid>,
-    read_seq: i64,
-    unread_count: i64,
-    mention_count: i64,
-    muted: bool,
-    muted_until: Option<Timestamp>,
-    notify_level: &'static str,
-}
-
-impl<'a> ChannelState<'a> {
-    fn new(membership: &'a Membership, states: &ChannelStates, now: clock::Micros) -> Self {
-        let id = membership.channel_id;
-        let state = states.get(&id);
-        let head = state.map_or_else(|| ChannelHead::empty(id), |state| state.head);
-        let read = state.map(|state| state.read);
-        Self {
-            channel_id: id,
-            name: &membership.name,
-            last_seq: head.last_seq,
-            rev: head.last_rev,
-            last_message_id: head.last_message_id,
-            horizon_seq: (head.horizon_seq > 0).then_some(head.horizon_seq),
-            horizon_id: head.horizon_id,
-            read_seq: read.map_or(head.last_seq, |read| read.read_seq),
-            unread_count: read.map_or(0, |read| read.unread_count),
-            mention_count: read.map_or(0, |read| read.mention_count),
-            muted: membership.is_muted(now),
-            muted_until: membership.muted_until.filter(|until| *until > now).map(Timestamp),
-            notify_level: membership.notify_level.as_str(),
-        }
-    }
-}
-
-/// The first event of a connection.
-pub(super) const READY: Push<SessionReady<'_>> = Push::new("session:ready");
-/// The event with the channels that do not fit into the first one.
-pub(super) const CHANNELS: Push<SessionChannels<'_>> = Push::new("session:channels");
 /// The most channels that a session joins automatically.
 pub const AUTO_JOIN_MAX: usize = 2_000;
-/// The most channels in one event.
-const CHANNELS_PER_EVENT: usize = 500;
 /// The first pause before a connect that was not possible is tried again; it doubles up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause before a connect that was not possible is tried again.

@@ -6,10 +6,11 @@ use serde_json::value::RawValue;
 
 use super::access;
 use super::access::REVOKED;
-use super::connect::{Auth, CHANNELS, READY};
+use super::connect::Auth;
 use super::ctx::Ctx;
 use super::expiry::{EXPIRED, EXPIRING, Expiry};
 use super::farewell::{ENDED, SHUTDOWN};
+use super::greeting::{CHANNELS, READY};
 use super::outcome::ERROR;
 use super::registry::{Registry, Request};
 use crate::clock::{self, Timestamp};

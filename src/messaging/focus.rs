@@ -34,6 +34,8 @@ struct InView {
 async fn focus(ctx: Ctx, socket: Socket, request: InView) -> ImksResult<Answers> {
     let ids = request.channel_ids.0;
     ctx.messaging().activity().begin();
+    // What it gets of other channels has no numbers that an offset could stand for.
+    ctx.messaging().resume().give_up(&socket);
     // Before anything that waits: of two requests, the one that was sent last decides.
     channel_rooms::look_at(&socket, ctx.session(), ids.iter().copied().collect());
     Ok(answers(&ctx, &socket, ids).await)

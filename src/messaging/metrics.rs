@@ -41,6 +41,28 @@ pub enum Notified {
     Dropped,
 }
 
+/// What became of a client that named an earlier session.
+#[derive(Debug, Clone, Copy)]
+pub enum Resumed {
+    /// It continues that session.
+    Continued,
+    /// There is no such session (any more), or it is somebody else's.
+    NoSession,
+    /// It is not known what the client has.
+    UnknownOffset,
+    /// It has missed more than is sent, or may not read it.
+    MissedTooMuch,
+    /// Another connection continues the session.
+    TakenByOther,
+}
+
+label!(Resumed {
+    Continued = "continued",
+    NoSession = "no_session",
+    UnknownOffset = "unknown_offset",
+    MissedTooMuch = "missed_too_much",
+    TakenByOther = "taken_by_other",
+});
 label!(Notified { Taken = "taken", Dropped = "dropped" });
 label!(Outbox { Sent = "sent", Failed = "failed" });
 
@@ -77,4 +99,10 @@ instruments! {
     PRESENCE_READ: Counter = "imks_presence_nodes_read_total";
     /// Notifications for users who are mentioned while they are not connected, by what became of them
     NOTIFICATIONS: Counter[outcome: Notified] = "imks_notifications_total";
+    /// Clients that named an earlier session, by what became of them: all but `continued` got a new one
+    RESUMES: Counter[outcome: Resumed] = "imks_resumes_total";
+    /// Messages and changes that were sent to clients that continued their sessions
+    RESUME_REPLAYED: Counter = "imks_resume_replayed_total";
+    /// Parts of the journals of deliveries that were made short because they were old
+    RESUME_FOLDED: Counter = "imks_resume_folded_total";
 }

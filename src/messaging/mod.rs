@@ -17,6 +17,7 @@ mod call;
 mod channel;
 mod channel_rooms;
 mod channels;
+mod coming_back;
 mod connect;
 mod connection;
 mod ctx;
@@ -29,6 +30,7 @@ mod expiry;
 mod farewell;
 mod focus;
 mod forward;
+mod greeting;
 mod held;
 mod history;
 mod input;
@@ -62,6 +64,7 @@ mod registry;
 mod relay;
 mod remembered;
 mod report;
+mod resume;
 mod retention;
 mod scheduled;
 mod search;
@@ -111,6 +114,7 @@ pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
 pub use relay::Relay;
 pub use remembered::Remembered;
+pub use resume::ResumeConfig;
 pub use retention::Retention;
 use server_facts::ServerFacts;
 pub use workspaces::workspace_room;
@@ -156,6 +160,8 @@ pub struct Config {
     pub preview_policy: Policy,
     /// How long messages are kept.
     pub retention: Retention,
+    /// The sessions that continue where they were.
+    pub resume: ResumeConfig,
 }
 
 impl Default for Config {
@@ -175,6 +181,7 @@ impl Default for Config {
             link_previews: false,
             preview_policy: Policy::Public,
             retention: Retention::default(),
+            resume: ResumeConfig::default(),
         }
     }
 }
@@ -195,6 +202,7 @@ fn left(messaging: &Messaging, expiry: &Expiry, socket: &Socket, reason: Disconn
     expiry.forget(socket);
     messaging.typing().left(socket, None);
     messaging.presence().left(socket);
+    messaging.resume().left(socket, reason);
 }
 
 /// Registers every feature on the namespace of the users, one per line.
@@ -203,6 +211,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let of_connected = messaging.clone();
     builder.on_connected(move |socket| {
         of_connected.presence().joined(&socket);
+        of_connected.resume().connected(&socket);
         access::arrived(of_connected.clone(), socket)
     });
     let (of_sessions, of_disconnected) = (expiry.clone(), messaging.clone());
@@ -242,6 +251,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     online::listen(builder, messaging);
     absent::listen(builder);
     orders::register(builder, messaging);
+    messaging.resume().listen(builder);
     connect::register(builder, messaging, &expiry, &limits);
     let facts = ServerFacts::new(limits, &mut contract);
     Jobs { messaging: messaging.clone(), expiry, routes, contract, facts }
@@ -273,11 +283,13 @@ impl Jobs {
         }
         jobs.keep("scheduled", scheduled::dispatch);
         jobs.keep("activity", |messaging, namespace, stop| messaging.activity().clone().run(namespace, stop));
+        jobs.keep("resume", |messaging, _, stop| messaging.resume().clone().run(stop));
         jobs.keep("forget", |messaging, _, stop| forget(messaging, stop));
         let expiry = self.expiry.run(namespace.clone(), stop.clone());
         tasks.spawn(background::essential("expiry", expiry));
         if let Some(relay) = self.messaging.relay() {
-            relay.start(&Audience::new(namespace, self.messaging.activity()), tasks, stop);
+            let audience = Audience::new(namespace, self.messaging.activity(), self.messaging.resume());
+            relay.start(&audience, tasks, stop);
             self.messaging.presence().report((relay.node(), relay.pipe()), namespace, tasks, stop);
             let (node, pipe) = (relay.node(), relay.pipe().clone());
             jobs.keep("rates", move |messaging, namespace, stop| {
@@ -318,7 +330,7 @@ pub fn dispatch(
     feed: &Feed,
 ) -> TaskTracker {
     let dispatchers = TaskTracker::new();
-    let audience = Audience::new(namespace, messaging.activity());
+    let audience = Audience::new(namespace, messaging.activity(), messaging.resume());
     for lane in commits {
         let dispatched = dispatch::run(lane, audience.clone(), messaging.relay().cloned(), feed.clone());
         dispatchers.spawn(background::essential("dispatch", dispatched));

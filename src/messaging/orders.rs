@@ -185,7 +185,10 @@ async fn carry_out(messaging: &Messaging, namespace: &Namespace, order: Order) -
             messaging.permissions().invalidate(Some(user), Some(channel));
             Ok(left)
         }
-        Order::Kick { user, channel: None, message } => Ok(kick(namespace, user, message.as_deref())),
+        Order::Kick { user, channel: None, message } => {
+            let kicked = kick(namespace, user, message.as_deref());
+            messaging.resume().end_all_of(user).await.map(|()| kicked)
+        }
         Order::Revoke { subject, void_until, message } => {
             Ok(revoke(messaging, namespace, subject, void_until, message.as_deref()))
         }

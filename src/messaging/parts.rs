@@ -18,6 +18,7 @@ use super::presence_board::Board;
 use super::preview_queue::Previews;
 use super::rates::Rates;
 use super::relay::Relay;
+use super::resume::Resume;
 use super::small_channels::SmallChannels;
 use super::standings::Standings;
 use super::typists::Typing;
@@ -76,14 +77,19 @@ struct Inner {
     small: SmallChannels,
     standings: Standings,
     activity: Activity,
+    resume: Resume,
     /// Notified when a purge was ordered.
     purges: Notify,
 }
 
 impl Messaging {
     /// Combines the parts.
-    pub fn new(config: Config, parts: Parts) -> Self {
-        Self(Arc::new(Inner {
+    ///
+    /// # Errors
+    /// [`ImksError::Randomness`](crate::ImksError::Randomness) if the operating system has no random numbers.
+    pub fn new(config: Config, parts: Parts) -> ImksResult<Self> {
+        let resume = Resume::new(config.resume.clone(), parts.db.clone())?;
+        Ok(Self(Arc::new(Inner {
             rates: Rates::new(&config, parts.relay.is_some()),
             answers: AnswerBudget::new(config.answers.clone()),
             presence: Board::new(parts.relay.as_ref().map(Relay::node)),
@@ -98,8 +104,9 @@ impl Messaging {
             small: SmallChannels::default(),
             standings: Standings::default(),
             activity: Activity::default(),
+            resume,
             purges: Notify::new(),
-        }))
+        })))
     }
 
     /// Returns the configuration.
@@ -201,6 +208,11 @@ impl Messaging {
 
     pub(super) fn activity(&self) -> &Activity {
         &self.0.activity
+    }
+
+    /// Returns the sessions that continue where they were.
+    pub(super) fn resume(&self) -> &Resume {
+        &self.0.resume
     }
 
     /// Returns the mentions that the core is to be told of.

@@ -123,6 +123,11 @@ impl Relay {
         }
     }
 
+    /// Whether this node has delivered the events of a channel up to this place, so that none of them comes any more.
+    pub(super) fn has_told(&self, channel: Uuid, place: i64) -> bool {
+        self.flows(channel).lock().get(&channel).is_some_and(|flow| flow.head().place() >= place)
+    }
+
     /// Delivers events of this node, which are all of one channel, and sends them to the others. Events without a
     /// number are not for it. `payload` is a buffer.
     pub(super) fn tell(&self, audience: &Audience, told: &[&Told], payload: &mut Vec<u8>) -> ImksResult<()> {

@@ -76,7 +76,8 @@ impl From<ChannelHead> for Numbers {
 }
 
 async fn subscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<Answers> {
-    Ok(answers(&ctx, &socket, request.channel_ids.0).await)
+    let answers = answers(&ctx, &socket, request.channel_ids.0).await;
+    ctx.messaging().resume().settled(&socket).await.map(|()| answers)
 }
 
 /// Enters the rooms of channels, as far as the caller may see them. Returns their numbers, which are read after that, so
@@ -95,6 +96,9 @@ pub(super) async fn answers(ctx: &Ctx, socket: &Socket, ids: Vec<Uuid>) -> Answe
     let heads = Channel::heads(&entered).await;
     let heads =
         heads.map(|heads| heads.into_iter().map(|head| (head.channel_id, head)).collect::<HashMap<_, _>>());
+    if let Ok(heads) = &heads {
+        ctx.messaging().resume().follows(socket, heads.values());
+    }
     let answer = |id: Uuid| match (refused.get(&id), &heads) {
         (Some(error), _) | (None, Err(error)) => Answer::refused(id, error),
         (None, Ok(heads)) => Answer::done(id, heads.get(&id).copied()),
@@ -119,11 +123,13 @@ async fn unsubscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<
     let leave = |id: Uuid| {
         if channel_rooms::leave(&socket, id) {
             ctx.session().unsubscribe(id);
+            ctx.messaging().resume().leaves(&socket, id, true);
             ctx.typing().left(&socket, Some(id));
         }
         Answer::done(id, None)
     };
-    Ok(Answers { channels: request.channel_ids.0.into_iter().map(leave).collect() })
+    let answers = Answers { channels: request.channel_ids.0.into_iter().map(leave).collect() };
+    ctx.messaging().resume().settled(&socket).await.map(|()| answers)
 }
 
 impl Answer {

@@ -108,6 +108,8 @@ pub async fn sync(
 /// The events of a channel that a node has missed, in order.
 #[derive(Debug)]
 pub struct MissedEvents {
+    /// The channel.
+    pub channel: Uuid,
     /// The new messages, then the changed ones. Each is in its current state.
     pub told: Vec<Told>,
     /// The `seq` of the channel up to which events are there.
@@ -152,24 +154,50 @@ pub async fn missed_events(db: &Db, channel: Uuid, seq: i64, rev: i64) -> ImksRe
     let limits = Limits { per_channel: SYNC_LIMIT, total: 2 * SYNC_LIMIT, bytes: ANSWER_BYTES_MAX };
     let (answers, _) = Batch::plan(db, &[cursor], limits).await?.answer(db, Uuid::nil()).await?;
     let Some(missed) = answers.into_iter().next() else {
-        return Ok(MissedEvents { told: Vec::new(), seq, rev });
+        return Ok(MissedEvents { channel, told: Vec::new(), seq, rev });
     };
     let (seq, rev) = (missed.seq, missed.rev);
     if missed.truncated || missed.reset {
         let required = Arc::new(SyncRequired { channel_ids: [channel], reason: SyncReason::Gap });
         return Ok(MissedEvents {
+            channel,
             told: vec![Told::new(channel, (seq, rev), SYNC_REQUIRED, required)],
             seq,
             rev,
         });
     }
+    Ok(events_of(missed, cursor.rev))
+}
+
+/// Returns the events of channels after these cursors, which are of different channels. `None` if that is more than the
+/// limits allow, or cannot be told one by one.
+///
+/// # Errors
+/// [`crate::ImksError::Database`].
+pub async fn missed_events_of(
+    db: &Db,
+    cursors: &[Cursor],
+    limits: Limits,
+) -> ImksResult<Option<Vec<MissedEvents>>> {
+    let (answers, more) = Batch::plan(db, cursors, limits).await?.answer(db, Uuid::nil()).await?;
+    if more || answers.iter().any(|missed| missed.truncated || missed.reset) {
+        return Ok(None);
+    }
+    let of_channel = answers.into_iter().zip(cursors);
+    Ok(Some(of_channel.map(|(missed, cursor)| events_of(missed, cursor.rev)).collect()))
+}
+
+/// Returns what was missed as events. The numbers of each say how far somebody has come who has got it and those before it:
+/// first all messages, as they are now, then all changes.
+fn events_of(missed: ChannelSync, rev_before: i64) -> MissedEvents {
+    let (channel, seq, rev) = (missed.channel_id, missed.seq, missed.rev);
     let new = missed
         .messages
         .into_iter()
-        .map(|message| Told::new(channel, (seq, rev), "message:new", Arc::new(message)));
-    let changed = missed.changes.into_iter().map(|ChangedMessage { rev: changed, message }| {
-        let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, changed);
+        .map(|message| Told::new(channel, (message.seq, rev_before), "message:new", Arc::new(message)));
+    let changed = missed.changes.into_iter().map(|ChangedMessage { rev, message }| {
+        let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, rev);
         Told::new(channel, (seq, rev), "message:updated", Arc::new(payload))
     });
-    Ok(MissedEvents { told: new.chain(changed).collect(), seq, rev })
+    MissedEvents { channel, told: new.chain(changed).collect(), seq, rev }
 }

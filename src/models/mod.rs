@@ -62,6 +62,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod purge;
 pub mod recovery_log;
+pub mod resume;
 pub mod revocation;
 pub(crate) mod rows;
 mod search_terms;

@@ -58,6 +58,8 @@ cfg_if::cfg_if! {
         pub use crate::node::NodeId;
         pub use crate::rate_limit;
         pub(crate) use self::namespace::authenticator::{bearer, token_in_header};
+        #[cfg(feature = "server")]
+        pub(crate) use self::namespace::stamped;
     }
 }
 

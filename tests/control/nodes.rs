@@ -284,3 +284,26 @@ async fn a_withdrawal_is_read_by_all_whatever_the_clock_of_the_node_that_stored_
     assert_eq!(revocation::sweep(&db, hour, ahead + hour).await.unwrap(), 0, "they are not an hour old");
     db.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_kicked_while_away_does_not_continue_the_session() {
+    let world = World::start().await;
+    let (user, _, alice) = world.member().await;
+    let back = async |before: TestClient| {
+        let mut client = TestClient::open(world.two.addr()).await;
+        let token = world.key.token(user);
+        client.join(json!({ "token": token, "pid": before.pid, "offset": before.offset })).await.unwrap();
+        client.expect("session:ready").await;
+        let is_recovered = client.pid == before.pid;
+        (client, is_recovered)
+    };
+    let (alice, is_recovered) = back(alice).await;
+    assert!(is_recovered, "without a kick");
+    let (pid, offset) = (alice.pid.clone(), alice.offset.clone());
+    drop(alice);
+    world.post(&format!("/users/{user}/kick"), json!({})).await;
+    let mut again = TestClient::open(world.two.addr()).await;
+    again.join(json!({ "token": world.key.token(user), "pid": pid, "offset": offset })).await.unwrap();
+    assert_ne!(again.pid, pid);
+    world.stop().await;
+}

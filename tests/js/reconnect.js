@@ -19,7 +19,10 @@ const [session] = await answer(ready, "the new session");
 assert.equal(reasons.length, 1);
 // After "io server disconnect" the official client would not come back by itself.
 assert.ok(["transport close", "transport error", "ping timeout"].includes(reasons[0]), reasons[0]);
-assert.equal(session.channels[0].last_seq, first.message.seq, "what was acknowledged is still there");
+assert.equal(alice.recovered, session.resumed);
+// A crash may have come before the server had stored that the client has the message: then the session is a new one.
+if (session.resumed) assert.deepEqual(session.channels, [], "the channel is where it was");
+else assert.equal(session.channels[0].last_seq, first.message.seq, "what was acknowledged is still there");
 await must(alice, "message:send", { channel_id, body: "after" });
 const { channels } = await must(alice, "sync", { channels: [{ channel_id, seq: 0, rev: 0 }] });
 assert.deepEqual(channels[0].messages.map((message) => message.body), ["before", "after"]);

@@ -25,6 +25,12 @@ pub struct TestClient {
     acks: Vec<(u64, Value)>,
     /// Payload of `session:ready`.
     pub ready: Value,
+    /// The private id of its session, if the server gave one.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub pid: Option<String>,
+    /// The offset of the last event that had one.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub offset: Option<String>,
 }
 
 impl TestClient {
@@ -41,8 +47,15 @@ impl TestClient {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let (wire, _) = connect_async(request).await.unwrap();
-        let mut client =
-            Self { wire, next_ack: 0, events: VecDeque::new(), acks: Vec::new(), ready: Value::Null };
+        let mut client = Self {
+            wire,
+            next_ack: 0,
+            events: VecDeque::new(),
+            acks: Vec::new(),
+            ready: Value::Null,
+            pid: None,
+            offset: None,
+        };
         assert!(client.packet().await.unwrap().starts_with('0'), "the handshake comes first");
         client
     }
@@ -67,7 +80,8 @@ impl TestClient {
         self.raw(&format!("40{namespace}{auth}")).await;
         let packet = self.packet().await.expect("an answer to CONNECT");
         let (kind, answer) = packet.split_at(2);
-        let answer = serde_json::from_str(answer.strip_prefix(namespace).unwrap()).unwrap();
+        let answer: Value = serde_json::from_str(answer.strip_prefix(namespace).unwrap()).unwrap();
+        self.pid = answer["pid"].as_str().map(str::to_owned);
         match kind {
             "40" => Ok(answer),
             "44" => Err(answer),
@@ -187,6 +201,9 @@ impl TestClient {
                 event.split_once(',').filter(|_| event.starts_with('/')).map_or(event, |(_, json)| json);
             let mut event: Vec<Value> = serde_json::from_str(json).unwrap();
             let payload = event.get_mut(1).map(Value::take).unwrap_or_default();
+            if let Some(offset) = event.last().and_then(Value::as_str).filter(|_| event.len() > 2) {
+                self.offset = Some(offset.to_owned());
+            }
             self.events.push_back((event[0].as_str().unwrap().to_owned(), payload));
         } else if let Some(rest) = packet.strip_prefix("43") {
             let start = rest.find('[').unwrap();

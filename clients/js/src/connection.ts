@@ -61,6 +61,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   readonly #attemptsMax: number;
   #state: State = "idle";
   #session: SessionReadyEvent | null = null;
+  /** The session before, which may go on. */
+  #before: SessionReadyEvent | null = null;
   #refusal: ImksError | null = null;
   /** Failed attempts since the last session. */
   #failures = 0;
@@ -99,7 +101,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.#state;
   }
 
-  /** What `session:ready` said; null without a connection. */
+  /** What `session:ready` said; null without a connection. Where the session goes on, its channels are all of them, as far as they were told. */
   get session(): SessionReadyEvent | null {
     return this.#session;
   }
@@ -159,8 +161,12 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#failures = this.#renewals = 0;
       this.#reason = "connect";
       this.#farewell = null;
-      this.#session = session;
+      this.#session = this.#before = continued(this.#before, session);
       this.#enter({ state: "connected" });
+    });
+    socket.on("channel:left", ({ channel_id }) => {
+      const { session } = this;
+      if (session) this.#session = this.#before = { ...session, channels: session.channels.filter((it) => it.channel_id !== channel_id) };
     });
     socket.on("connect_error", (error: Error & { data?: unknown }) => {
       // Only the server's own refusals end the socket.
@@ -310,3 +316,10 @@ function tokenFailed(cause: unknown): ImksError {
 const REFRESHES_MAX = 6;
 /** How long the answer to `auth:refresh` may take, in milliseconds. */
 const REFRESH_TIMEOUT_MS = 10_000;
+
+/** What is known of a session, with the channels of `before` where it goes on: it says only what else has changed. */
+function continued(before: SessionReadyEvent | null, session: SessionReadyEvent): SessionReadyEvent {
+  if (!session.resumed || !before) return session;
+  const told = new Set(session.channels.map(({ channel_id }) => channel_id));
+  return { ...session, channels: [...before.channels.filter(({ channel_id }) => !told.has(channel_id)), ...session.channels] };
+}

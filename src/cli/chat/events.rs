@@ -46,6 +46,14 @@ impl Conversation {
     /// Takes channels of `session:ready` and of the events that follow it. Those that have gone on without this client are
     /// caught up with.
     pub(super) fn list(&mut self, payload: &Value) {
+        if payload["resumed"] == true {
+            // An answer that was on its way when the connection was lost does not come any more; nothing else is missing.
+            let asked = self.channels.iter_mut().filter(|channel| channel.catching_up == CatchingUp::Asked);
+            asked.for_each(|channel| {
+                channel.catching_up = CatchingUp::Done;
+                channel.miss();
+            });
+        }
         for told in payload["channels"].as_array().into_iter().flatten() {
             let (id, seq, rev) = (word(told, "channel_id"), number(told, "last_seq"), number(told, "rev"));
             let unread = number(told, "unread_count");

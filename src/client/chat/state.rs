@@ -109,14 +109,15 @@ impl State {
         self.is_expired.store(false, Ordering::Relaxed);
     }
 
-    fn session(&self, Session { user, channels }: Session) {
+    fn session(&self, Session { user, channels, resumed }: Session) {
         if user.is_some() {
             // The end of a token is told of one connection, and this is another one.
             self.is_expired.store(false, Ordering::Relaxed);
         }
         self.me.send_modify(|me| match (me, user) {
-            (me, Some(user)) => *me = Some(Me { user, channels }),
             (Some(me), None) => me.add(channels),
+            (Some(me), Some(_)) if resumed => me.add(channels),
+            (me, Some(user)) => *me = Some(Me { user, channels }),
             (None, None) => {}
         });
     }

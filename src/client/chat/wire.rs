@@ -268,6 +268,9 @@ pub(super) struct Session {
     pub(super) user: Option<Author>,
     #[serde(default)]
     pub(super) channels: Vec<ChannelInfo>,
+    /// Whether the channels are only those that have changed.
+    #[serde(default)]
+    pub(super) resumed: bool,
 }
 
 /// `sync:required`.

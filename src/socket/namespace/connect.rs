@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::stamped::Session;
 use crate::engine::Reservation;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::One;
@@ -61,6 +62,8 @@ pub struct Accept {
     events: Vec<FirstEvent>,
     owner: Option<Box<str>>,
     reservation: Option<Reservation>,
+    /// The session that the application keeps itself.
+    pub(super) session: Option<Session>,
 }
 
 impl Accept {
@@ -89,6 +92,11 @@ impl Accept {
         self
     }
 
+    /// Returns the session of the application's own.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
     pub(crate) fn reservation(&self) -> Option<&Reservation> {
         self.reservation.as_ref()
     }
@@ -97,8 +105,13 @@ impl Accept {
         self.owner.as_deref()
     }
 
-    /// Encodes the events.
+    /// Encodes the events, the last one with the offset of the application's own session.
     pub(crate) fn encode(&self, namespace: &str) -> ImksResult<Vec<EncodedPacket>> {
+        if let Some(session) = &self.session {
+            let (mut packets, last) = self.encode_recoverable(namespace)?;
+            packets.extend(last.map(|last| last.stamp(session.offset.as_str())));
+            return Ok(packets);
+        }
         self.events.iter().map(|event| encode(namespace, event)).collect()
     }
 

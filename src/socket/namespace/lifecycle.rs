@@ -96,9 +96,11 @@ impl Namespace {
 
     fn open_plain(&self, socket: &Socket, accept: &Accept) -> ImksResult<()> {
         self.insert(socket);
-        let mut welcome = vec![socket.connect_reply()];
+        let pid = accept.session().map(|session| &*session.pid);
+        let mut welcome = vec![encode_connect(self.path(), socket.id(), pid)];
         welcome.extend(accept.encode(self.path())?);
-        socket.open(&welcome, true, accept.reservation()).map_err(|error| socket.not_sent(error))
+        let opened = socket.open(&welcome, true, accept.session(), accept.reservation());
+        opened.map_err(|error| socket.not_sent(error))
     }
 
     fn open_session(&self, socket: &Socket, link: &Link, accept: &Accept) -> Result<(), NotOpened> {
@@ -129,7 +131,7 @@ impl Namespace {
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
             welcome.extend(after);
             let logged = !link.is_resumed() && self.delivery().shared().is_none();
-            socket.open(&welcome, logged, accept.reservation()).map_err(|error| {
+            socket.open(&welcome, logged, None, accept.reservation()).map_err(|error| {
                 failure = error;
                 Refused::Closed
             })

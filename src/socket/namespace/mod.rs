@@ -36,5 +36,6 @@ pub(crate) mod server_emit;
 mod slot;
 pub(crate) mod socket;
 pub(crate) mod socket_info;
+pub(crate) mod stamped;
 pub(crate) mod state;
 pub(crate) mod typed;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
+use super::stamped::Subject;
 use crate::engine::SendError;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::EncodedPacket;
@@ -32,6 +33,8 @@ pub(super) struct Buffered {
     pub packet: EncodedPacket,
     /// The position in the log of the namespace, if there is a log.
     pub position: Option<Position>,
+    /// What it is about, if the application has sessions of its own.
+    pub subject: Option<Subject>,
 }
 
 /// The outcome of an attempt to buffer a packet.
@@ -58,15 +61,25 @@ impl Phase {
     }
 
     /// Buffers a packet if the socket is joining.
-    pub(super) fn buffer(&self, packet: &Renderings<'_>, position: Option<Position>) -> Buffering {
+    pub(super) fn buffer(
+        &self,
+        packet: &Renderings<'_>,
+        position: Option<Position>,
+        subject: Option<Subject>,
+    ) -> Buffering {
         match self.now.load(Ordering::Acquire) {
             OPEN => Buffering::Open,
-            JOINING => self.buffer_in_order(packet, position),
+            JOINING => self.buffer_in_order(packet, position, subject),
             _ => Buffering::Closed,
         }
     }
 
-    fn buffer_in_order(&self, packet: &Renderings<'_>, position: Option<Position>) -> Buffering {
+    fn buffer_in_order(
+        &self,
+        packet: &Renderings<'_>,
+        position: Option<Position>,
+        subject: Option<Subject>,
+    ) -> Buffering {
         let mut buffer = self.buffer.lock();
         // Read again under the lock, because `open` empties the buffer under it.
         match self.now.load(Ordering::Acquire) {
@@ -76,7 +89,7 @@ impl Phase {
                 Buffering::Overflowed
             }
             JOINING => {
-                buffer.packets.push(Buffered { packet: packet.packet().clone(), position });
+                buffer.packets.push(Buffered { packet: packet.packet().clone(), position, subject });
                 Buffering::Joining
             }
             _ => Buffering::Closed,

@@ -15,6 +15,7 @@ use super::pending_acks::PendingAcks;
 use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
+use super::stamped::{Offsets, Session, Subject};
 use crate::engine::{
     Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
     WhenFull,
@@ -47,6 +48,8 @@ struct Inner {
     listeners: OnceLock<Box<Mutex<Listeners>>>,
     /// The session that the client may recover.
     link: Option<Box<Link>>,
+    /// What concerns the offsets of events, where the application keeps its sessions.
+    offsets: Offsets,
 }
 
 impl Socket {
@@ -81,6 +84,7 @@ impl Socket {
             data: SocketData::restored(data),
             listeners: OnceLock::new(),
             link,
+            offsets: Offsets::default(),
         })))
     }
 
@@ -157,6 +161,10 @@ impl Socket {
         self.0.link.as_deref()
     }
 
+    pub(super) fn offsets(&self) -> &Offsets {
+        &self.0.offsets
+    }
+
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.0.outbox
     }
@@ -207,24 +215,14 @@ impl Socket {
         slot: Option<Slot>,
         lane: Lane,
     ) -> Result<(), SendError> {
-        match self.0.phase.buffer(packet, position) {
+        match self.0.phase.buffer(packet, position, None) {
             Buffering::Joining => Ok(()),
             Buffering::Overflowed => Err(SendError::Slow),
             Buffering::Open => {
                 self.note_sent(position);
-                let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
-                let when_full = self.when_full();
-                if when_full != WhenFull::Close {
-                    pressure::note(self.0.outbox.send_bounded(frames, when_full)?);
-                    return Ok(());
-                }
-                pressure::note(match (slot, lane) {
-                    (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
-                    // The offsets of a log must reach the client in their order.
-                    (None, Lane::Bulk) if position.is_none() => self.0.outbox.send_in(frames, lane)?,
-                    (None, _) => self.0.outbox.send_all(frames)?,
-                });
-                Ok(())
+                // The offsets of a log must reach the client in their order.
+                let lane = if position.is_none() { lane } else { Lane::Chat };
+                self.send_now(packet, slot, lane)
             }
             Buffering::Closed => {
                 // The socket is still in its rooms, so the client misses this packet.
@@ -232,6 +230,37 @@ impl Socket {
                 Err(SendError::Closed)
             }
         }
+    }
+
+    /// Sends a packet like [`Socket::deliver_in`], in its turn. What it is about matters while the socket is joining.
+    pub(super) fn deliver_about(
+        &self,
+        packet: &Renderings<'_>,
+        subject: Option<Subject>,
+        slot: Option<Slot>,
+    ) -> Result<(), SendError> {
+        match self.0.phase.buffer(packet, None, subject) {
+            Buffering::Joining => Ok(()),
+            Buffering::Overflowed => Err(SendError::Slow),
+            Buffering::Open if subject.is_some_and(|subject| self.0.offsets.is_late(subject)) => Ok(()),
+            Buffering::Open => self.send_now(packet, slot, Lane::Chat),
+            Buffering::Closed => Err(SendError::Closed),
+        }
+    }
+
+    fn send_now(&self, packet: &Renderings<'_>, slot: Option<Slot>, lane: Lane) -> Result<(), SendError> {
+        let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
+        let when_full = self.when_full();
+        if when_full != WhenFull::Close {
+            pressure::note(self.0.outbox.send_bounded(frames, when_full)?);
+            return Ok(());
+        }
+        pressure::note(match (slot, lane) {
+            (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
+            (None, Lane::Bulk) => self.0.outbox.send_in(frames, lane)?,
+            (None, _) => self.0.outbox.send_all(frames)?,
+        });
+        Ok(())
     }
 
     fn when_full(&self) -> WhenFull {
@@ -322,7 +351,8 @@ impl Socket {
 
     /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.
     ///
-    /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
+    /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them, as are those that
+    /// a `session` of the application's own covers.
     /// `reservation` is dropped when everything has been sent.
     ///
     /// # Errors
@@ -333,17 +363,20 @@ impl Socket {
         &self,
         welcome: &[EncodedPacket],
         logged: bool,
+        session: Option<&Session>,
         reservation: Option<&Reservation>,
     ) -> Result<(), SendError> {
         self.0.phase.open(|buffered| {
+            session.into_iter().for_each(|session| self.0.offsets.leave_out(&session.late));
             let mut all = Frames::new();
             let mut add = |packet: &EncodedPacket| {
                 let renderings = Renderings::new(packet);
                 all.extend(renderings.frames_for(self.0.dialect, &self.0.outbox).iter().cloned());
             };
             welcome.iter().for_each(&mut add);
-            for Buffered { packet, position } in &buffered {
-                if logged || position.is_none() {
+            for Buffered { packet, position, subject } in &buffered {
+                let is_covered = session.is_some_and(|session| session.covers(*subject));
+                if (logged || position.is_none()) && !is_covered {
                     add(packet);
                     self.note_sent(*position);
                 }

@@ -1,0 +1,287 @@
+//! What a client has, by its offset and the stored journal of the node that gave it. Pure.
+//!
+//! In doubt there is no answer: a client that is told that nothing is missing does not look for it.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::journal::{Delivery, Part, Place};
+use super::record::Record;
+
+/// The stored part of a journal.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Deliveries that began up to this number are known by the last one of each channel only.
+    folded: u64,
+    /// Deliveries that began up to this number are known.
+    upto: u64,
+    /// In the order in which they began.
+    deliveries: Vec<Delivery>,
+    /// The places in `deliveries` of those of a channel.
+    of_channel: HashMap<Uuid, Vec<usize>>,
+}
+
+/// What is known of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// How far it has come in each channel that its session follows.
+    Has(HashMap<Uuid, Place>),
+    /// Nothing yet: its node has not stored that part of the journal, or never will.
+    NotYet,
+    /// Nothing: the offset is too old, of another session, or of two events that came at the same time.
+    Nothing,
+}
+
+impl History {
+    /// Adds the next part.
+    pub(super) fn add(&mut self, part: Part) {
+        for delivery in part.deliveries {
+            self.of_channel.entry(delivery.channel).or_default().push(self.deliveries.len());
+            self.deliveries.push(delivery);
+        }
+        self.upto = self.upto.max(part.upto);
+    }
+
+    /// Notes up to which number deliveries are known by the last ones only.
+    pub(super) fn folded_to(&mut self, number: u64) {
+        self.folded = self.folded.max(number);
+        self.upto = self.upto.max(number);
+    }
+
+    /// Returns how far the client of a session has come that has this offset. `lasts` has the last delivery of each
+    /// channel among those that are known by it only.
+    pub(super) fn of(&self, record: &Record, number: u64, lasts: &HashMap<Uuid, Delivery>) -> Known {
+        if number == record.began.number {
+            return Known::Has(record.followed().map(|(channel, from, _)| (channel, from)).collect());
+        }
+        if number < record.began.number {
+            return Known::Nothing;
+        }
+        if number > self.upto {
+            return Known::NotYet;
+        }
+        let end = match self.find(number) {
+            Some(event) if event.ended > self.upto => return Known::NotYet,
+            Some(event) => event.ended,
+            // When it ended is not known any more: it may have been at the same time as all later ones.
+            None if number <= self.folded => u64::MAX,
+            None => return Known::Nothing,
+        };
+        let mut has = HashMap::new();
+        for (channel, from, _) in record.followed() {
+            match self.place(channel, (number, end), lasts.get(&channel)) {
+                Some(place) => drop(has.insert(channel, place.map_or(from, |place| from.later(place)))),
+                None => return Known::Nothing,
+            }
+        }
+        Known::Has(has)
+    }
+
+    /// Returns up to which number deliveries are known.
+    pub(super) fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    fn find(&self, number: u64) -> Option<&Delivery> {
+        let place = self.deliveries.partition_point(|delivery| delivery.began < number);
+        self.deliveries.get(place).filter(|delivery| delivery.began == number)
+    }
+
+    /// Returns how far a client has come in a channel, by the last delivery that came before the event or is it. `None` if
+    /// one began before the event had ended that did not come before it.
+    fn place(&self, channel: Uuid, event: (u64, u64), last: Option<&Delivery>) -> Option<Option<Place>> {
+        let (number, end) = event;
+        let comes_first = |it: &Delivery| it.ended < number || it.began == number;
+        if last.is_some_and(|last| !comes_first(last) && last.began < end) {
+            return None;
+        }
+        let all = self.of_channel.get(&channel).map_or(&[][..], |places| places);
+        let delivery = |place: &usize| self.deliveries.get(*place);
+        let before = all.partition_point(|place| delivery(place).is_some_and(comes_first));
+        let next = all.get(before).and_then(delivery);
+        if next.is_some_and(|next| next.began < end) {
+            return None;
+        }
+        let newest = before.checked_sub(1).and_then(|place| all.get(place)).and_then(delivery);
+        let known = newest.into_iter().chain(last.filter(|last| comes_first(last)));
+        Some(known.map(|it| it.at).reduce(Place::later))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::super::journal::{Journal, Mark};
+    use super::super::record::Standing;
+    use super::*;
+
+    fn channel(n: u8) -> Uuid {
+        Uuid::from_bytes([n; 16])
+    }
+
+    fn delivery(began: u64, ended: u64, n: u8, seq: i64) -> Delivery {
+        Delivery { began, ended, channel: channel(n), at: Place { seq, rev: 0 } }
+    }
+
+    fn record(began: u64, channels: &[(u8, i64)]) -> Record {
+        let follows = |(n, seq): &(u8, i64)| {
+            (channel(*n), Standing::Follows { from: Place { seq: *seq, rev: 0 }, facts: 0 })
+        };
+        let channels = channels.iter().map(follows).collect();
+        Record { began: Mark { epoch: 1, number: began }, user_rev: 0, channels }
+    }
+
+    fn history(deliveries: Vec<Delivery>, upto: u64) -> History {
+        let mut history = History::default();
+        history.add(Part { epoch: 1, upto, deliveries });
+        history
+    }
+
+    fn has(places: &[(u8, i64)]) -> Known {
+        Known::Has(places.iter().map(|(n, seq)| (channel(*n), Place { seq: *seq, rev: 0 })).collect())
+    }
+
+    #[test]
+    fn an_offset_means_everything_that_ended_before_and_the_event_itself() {
+        let history = history(vec![delivery(2, 3, 1, 5), delivery(4, 5, 2, 8), delivery(6, 7, 1, 6)], 7);
+        let (record, none) = (record(1, &[(1, 4), (2, 7), (3, 9)]), HashMap::new());
+        assert_eq!(history.of(&record, 1, &none), has(&[(1, 4), (2, 7), (3, 9)]), "the beginning alone");
+        assert_eq!(history.of(&record, 2, &none), has(&[(1, 5), (2, 7), (3, 9)]));
+        assert_eq!(history.of(&record, 4, &none), has(&[(1, 5), (2, 8), (3, 9)]));
+        assert_eq!(history.of(&record, 6, &none), has(&[(1, 6), (2, 8), (3, 9)]));
+        assert_eq!(history.of(&record, 0, &none), Known::Nothing, "of an earlier session");
+        assert_eq!(history.of(&record, 5, &none), Known::Nothing, "no event has it");
+        assert_eq!(history.of(&record, 8, &none), Known::NotYet);
+    }
+
+    #[test]
+    fn two_events_at_the_same_time_leave_a_doubt_if_the_session_gets_both() {
+        let history = history(vec![delivery(2, 5, 1, 5), delivery(3, 4, 2, 8)], 5);
+        let none = HashMap::new();
+        for offset in [2, 3] {
+            assert_eq!(history.of(&record(1, &[(1, 4), (2, 7)]), offset, &none), Known::Nothing);
+        }
+        assert_eq!(history.of(&record(1, &[(1, 4)]), 2, &none), has(&[(1, 5)]));
+    }
+
+    #[test]
+    fn a_quiet_client_is_known_by_the_last_events_of_its_channels() {
+        let mut history = history(vec![delivery(12, 13, 3, 1)], 13);
+        history.folded_to(10);
+        let lasts = HashMap::from([(channel(1), delivery(4, 5, 1, 5)), (channel(2), delivery(6, 7, 2, 8))]);
+        assert_eq!(history.of(&record(1, &[(1, 3)]), 4, &lasts), has(&[(1, 5)]));
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 6, &lasts), has(&[(1, 5), (2, 8)]));
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 4, &lasts), Known::Nothing, "2 came later");
+        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 4, &lasts), Known::Nothing, "in doubt");
+        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 12, &lasts), has(&[(1, 5), (3, 1)]));
+    }
+
+    /// A step of a node with several threads: a thread delivers the next event of its channel to the next client, or the
+    /// journal is stored.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Deliver(u8),
+        Store,
+        Fold,
+    }
+
+    /// The event that a thread delivers, and the clients that have not got it yet.
+    type UnderWay = (Mark, Place, VecDeque<usize>);
+
+    /// What one client has got: the channels and places, and the offset of the last one.
+    type Inbox = Vec<(u8, Place, u64)>;
+
+    /// Runs a node, and returns the stored journal with its folded part, and the inboxes. Thread `n` delivers channel `n`.
+    fn run(steps: &[Step], members: &[Vec<u8>]) -> (History, HashMap<Uuid, Delivery>, Vec<Inbox>) {
+        let journal = Journal::new(1);
+        let mut inboxes = vec![Inbox::new(); members.len()];
+        let mut under_way: HashMap<u8, UnderWay> = HashMap::new();
+        let (mut seqs, mut parts, mut upto) = (HashMap::<u8, i64>::new(), VecDeque::new(), 0);
+        let (mut lasts, mut folded) = (HashMap::new(), 0);
+        journal.moment();
+        for step in steps {
+            match *step {
+                Step::Store => {
+                    if let Some(part) = journal.take(upto) {
+                        upto = part.upto;
+                        parts.push_back(part);
+                    }
+                }
+                Step::Fold => {
+                    let Some(part): Option<Part> = parts.pop_front() else { continue };
+                    folded = part.upto;
+                    lasts.extend(part.deliveries.iter().map(|it| (it.channel, *it)));
+                }
+                Step::Deliver(n) => {
+                    let (mark, at, left) = under_way.entry(n).or_insert_with(|| {
+                        let seq = seqs.entry(n).and_modify(|seq| *seq += 1).or_insert(1);
+                        let at = Place { seq: *seq, rev: 0 };
+                        let receivers = (0..members.len()).filter(|client| members[*client].contains(&n));
+                        (journal.begin(channel(n), at), at, receivers.collect())
+                    });
+                    match left.pop_front() {
+                        Some(client) => inboxes[client].push((n, *at, mark.number)),
+                        None => {
+                            journal.end(*mark);
+                            under_way.remove(&n);
+                        }
+                    }
+                }
+            }
+        }
+        let mut history = History::default();
+        history.folded_to(folded);
+        parts.into_iter().for_each(|part| history.add(part));
+        (history, lasts, inboxes)
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![12 => (0..3_u8).prop_map(Step::Deliver), 2 => Just(Step::Store), 1 => Just(Step::Fold)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn whatever_threads_do_at_once_a_client_has_what_its_offset_says(
+            steps in proptest::collection::vec(step(), 0..60),
+            members in proptest::collection::vec(proptest::sample::subsequence(vec![0_u8, 1, 2], 1..=3), 1..4),
+            cut in 0..20_usize,
+        ) {
+            let (history, lasts, inboxes) = run(&steps, &members);
+            for (channels, inbox) in members.iter().zip(&inboxes) {
+                // Each client got a part only, when its connection was cut.
+                let got = &inbox[..inbox.len().min(cut)];
+                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = got.last().map_or(1, |(.., number)| *number);
+                if let Known::Has(places) = history.of(&session, offset, &lasts) {
+                    for n in channels {
+                        let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
+                        prop_assert_eq!(places[&channel(*n)].seq, last);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_never_ran_at_once_and_was_stored_is_always_known(
+            order in proptest::collection::vec(0..3_u8, 0..20),
+            cut in 0..20_usize,
+        ) {
+            let members = [vec![0, 1], vec![0, 1, 2]];
+            let whole = |n: u8| (0..=members.iter().filter(|it| it.contains(&n)).count()).map(move |_| Step::Deliver(n));
+            let mut steps: Vec<Step> = order.iter().flat_map(|n| whole(*n)).collect();
+            steps.push(Step::Store);
+            let (history, lasts, inboxes) = run(&steps, &members);
+            for (channels, inbox) in members.iter().zip(&inboxes) {
+                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = inbox[..inbox.len().min(cut)].last().map_or(1, |(.., number)| *number);
+                prop_assert!(matches!(history.of(&session, offset, &lasts), Known::Has(_)));
+            }
+        }
+    }
+}

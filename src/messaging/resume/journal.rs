@@ -1,0 +1,279 @@
+//! The journal of a node: which events of channels it has put into the outboxes of its clients, and in which order. Pure.
+//!
+//! One clock numbers when each delivery began and when it ended. Deliveries of different channels may run at the same
+//! time; those of one channel never do. An event whose delivery ended before that of another one began came first for
+//! every client. The number of its beginning is the offset that clients keep.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::varint;
+
+/// The delivery of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::messaging) struct Delivery {
+    /// When it began: the number in the offset.
+    pub(super) began: u64,
+    /// When it had reached every outbox; 0 while it has not.
+    pub(super) ended: u64,
+    /// The channel.
+    pub(super) channel: Uuid,
+    /// The numbers of the channel after the event.
+    pub(super) at: Place,
+}
+
+/// How far somebody has come in a channel: the numbers of the newest message and of the newest change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::messaging) struct Place {
+    pub(in crate::messaging) seq: i64,
+    pub(in crate::messaging) rev: i64,
+}
+
+impl Place {
+    /// Returns the number among all events of the channel: each raises `seq` or `rev` by one.
+    pub(in crate::messaging) fn number(self) -> i64 {
+        self.seq.saturating_add(self.rev)
+    }
+
+    /// Returns the later one of two places.
+    pub(super) fn later(self, other: Self) -> Self {
+        if other.number() > self.number() { other } else { self }
+    }
+}
+
+/// What an event carries to the clients: where it stands in the journal of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The journal: a random number.
+    pub(super) epoch: i64,
+    /// The number of the beginning of the delivery, or of a moment between deliveries.
+    pub(super) number: u64,
+}
+
+/// The deliveries of a node that are not stored yet.
+#[derive(Debug)]
+pub(super) struct Journal(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    epoch: i64,
+    clock: u64,
+    deliveries: VecDeque<Delivery>,
+    /// The deliveries that have not ended. There are as many as threads that deliver.
+    open: usize,
+}
+
+/// A part of a journal that is complete.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) epoch: i64,
+    /// All deliveries that began up to this number are in this part or in an earlier one.
+    pub(super) upto: u64,
+    /// The deliveries, in the order in which they began.
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl Journal {
+    /// Starts a journal under a random number.
+    pub(super) fn new(epoch: i64) -> Self {
+        Self(Mutex::new(State { epoch, clock: 0, deliveries: VecDeque::new(), open: 0 }))
+    }
+
+    pub(super) fn epoch(&self) -> i64 {
+        self.0.lock().epoch
+    }
+
+    /// Begins another journal, under another number, because what was stored of this one is gone.
+    pub(super) fn start_over(&self) {
+        self.0.lock().start_over();
+    }
+
+    /// Notes that the delivery of an event begins.
+    pub(super) fn begin(&self, channel: Uuid, at: Place) -> Mark {
+        let mut state = self.0.lock();
+        if state.deliveries.len() >= DELIVERIES_MAX {
+            state.start_over();
+        }
+        state.clock += 1;
+        let began = state.clock;
+        state.deliveries.push_back(Delivery { began, ended: 0, channel, at });
+        state.open += 1;
+        Mark { epoch: state.epoch, number: began }
+    }
+
+    /// Notes that the event is in the outboxes of all its receivers.
+    pub(super) fn end(&self, mark: Mark) {
+        let mut state = self.0.lock();
+        if state.epoch != mark.epoch {
+            return;
+        }
+        state.clock += 1;
+        let ended = state.clock;
+        let delivery = state.deliveries.iter_mut().rev().find(|delivery| delivery.began == mark.number);
+        if let Some(delivery) = delivery.filter(|delivery| delivery.ended == 0) {
+            delivery.ended = ended;
+            state.open -= 1;
+        }
+    }
+
+    /// Returns a moment between deliveries.
+    pub(super) fn moment(&self) -> Mark {
+        let mut state = self.0.lock();
+        state.clock += 1;
+        Mark { epoch: state.epoch, number: state.clock }
+    }
+
+    /// Removes and returns what is complete. `None` if nothing has happened since `upto`.
+    pub(super) fn take(&self, upto: u64) -> Option<Part> {
+        let mut state = self.0.lock();
+        let first_open = match state.open {
+            0 => None,
+            _ => state.deliveries.iter().position(|delivery| delivery.ended == 0),
+        };
+        let end = match first_open.and_then(|place| state.deliveries.get(place)) {
+            Some(open) => open.began - 1,
+            None => state.clock,
+        };
+        let complete = first_open.unwrap_or(state.deliveries.len());
+        let deliveries: Vec<Delivery> = state.deliveries.drain(..complete).collect();
+        (end > upto || !deliveries.is_empty()).then_some(Part { epoch: state.epoch, upto: end, deliveries })
+    }
+}
+
+impl State {
+    /// Begins another journal. Nobody knows later offsets of the former one then.
+    fn start_over(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.deliveries.clear();
+        self.open = 0;
+    }
+}
+
+impl Part {
+    /// Returns the deliveries in a few bytes each.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (mut places, mut channels) = (HashMap::new(), Vec::new());
+        for delivery in &self.deliveries {
+            places.entry(delivery.channel).or_insert_with(|| {
+                channels.push(delivery.channel);
+                channels.len() as u64 - 1
+            });
+        }
+        let mut bytes = vec![VERSION];
+        varint::write(&mut bytes, channels.len() as u64);
+        channels.iter().for_each(|channel| bytes.extend(channel.as_bytes()));
+        varint::write(&mut bytes, self.deliveries.len() as u64);
+        let (mut last, mut known) = (0, HashMap::<Uuid, Place>::new());
+        for Delivery { began, ended, channel, at } in &self.deliveries {
+            let before = known.insert(*channel, *at).unwrap_or_default();
+            varint::write(&mut bytes, began - last);
+            varint::write(&mut bytes, ended - began);
+            varint::write(&mut bytes, places.get(channel).copied().unwrap_or_default());
+            varint::write_signed(&mut bytes, at.seq.wrapping_sub(before.seq));
+            varint::write_signed(&mut bytes, at.rev.wrapping_sub(before.rev));
+            last = *began;
+        }
+        bytes
+    }
+
+    /// Reads deliveries. `None` if they are of a version that this node does not know, or damaged.
+    pub(super) fn decode(epoch: i64, upto: u64, bytes: &[u8]) -> Option<Self> {
+        let (version, mut bytes) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let mut channels = Vec::new();
+        for _ in 0..varint::read(&mut bytes)? {
+            let (id, rest) = bytes.split_first_chunk::<16>()?;
+            channels.push(Uuid::from_bytes(*id));
+            bytes = rest;
+        }
+        let (mut last, mut known) = (0_u64, HashMap::<Uuid, Place>::new());
+        let mut deliveries = Vec::new();
+        for _ in 0..varint::read(&mut bytes)? {
+            let began = last.checked_add(varint::read(&mut bytes)?)?;
+            let ended = began.checked_add(varint::read(&mut bytes)?)?;
+            let channel = *channels.get(usize::try_from(varint::read(&mut bytes)?).ok()?)?;
+            let before = known.get(&channel).copied().unwrap_or_default();
+            let seq = before.seq.wrapping_add(varint::read_signed(&mut bytes)?);
+            let at = Place { seq, rev: before.rev.wrapping_add(varint::read_signed(&mut bytes)?) };
+            known.insert(channel, at);
+            deliveries.push(Delivery { began, ended, channel, at });
+            last = began;
+        }
+        bytes.is_empty().then_some(Self { epoch, upto, deliveries })
+    }
+}
+
+/// The version of the encoding.
+const VERSION: u8 = 1;
+/// The most deliveries that wait to be stored. With more, the database was away for long while events came from
+/// elsewhere; clients that leave then get new sessions.
+const DELIVERIES_MAX: usize = 262_144;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn channel(n: u8) -> Uuid {
+        Uuid::from_bytes([n; 16])
+    }
+
+    fn place(seq: i64, rev: i64) -> Place {
+        Place { seq, rev }
+    }
+
+    #[test]
+    fn a_part_ends_before_the_first_delivery_that_is_under_way() {
+        let journal = Journal::new(7);
+        assert_eq!(journal.take(0), None, "nothing has happened");
+        let (first, second) =
+            (journal.begin(channel(1), place(1, 0)), journal.begin(channel(2), place(1, 0)));
+        journal.end(second);
+        assert_eq!(journal.take(0), None, "the first one is under way");
+        journal.end(first);
+        let part = journal.take(0).unwrap();
+        let times: Vec<_> = part.deliveries.iter().map(|it| (it.began, it.ended)).collect();
+        assert_eq!((times, part.upto), (vec![(1, 4), (2, 3)], 4));
+        assert_eq!(journal.take(4), None);
+        assert_eq!(journal.moment(), Mark { epoch: 7, number: 5 });
+        assert_eq!(journal.take(4).unwrap().upto, 5, "a moment is part of the journal");
+    }
+
+    #[test]
+    fn a_journal_that_nobody_stores_starts_over_under_another_number() {
+        let journal = Journal::new(7);
+        let first = journal.begin(channel(1), place(0, 0));
+        for n in 1..=DELIVERIES_MAX {
+            journal.begin(channel(1), place(n as i64, 0));
+        }
+        journal.end(first);
+        assert_eq!(journal.epoch(), 8);
+        assert_eq!(journal.0.lock().deliveries.len(), 1, "the memory is bounded");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_read_again(steps in proptest::collection::vec((0..5_u8, 0..i64::MAX, 0..i64::MAX, 0..9_u64, 1..9_u64), 0..50)) {
+            let mut began = 0;
+            let deliveries: Vec<Delivery> = steps.iter().map(|(n, seq, rev, gap, length)| {
+                began += gap + 1;
+                Delivery { began, ended: began + length, channel: channel(*n), at: place(*seq, *rev) }
+            }).collect();
+            let part = Part { epoch: 3, upto: began + 9, deliveries };
+            prop_assert_eq!(Part::decode(3, part.upto, &part.encode()), Some(part));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Part::decode(1, 1, &bytes);
+            let mut bytes = bytes;
+            bytes.insert(0, VERSION);
+            let _ = Part::decode(1, 1, &bytes);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What is stored of a session: where it stands in each of its channels. Pure.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::journal::{Mark, Place};
+use super::varint;
+
+/// A session, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::messaging) struct Record {
+    /// When it began, in the journal of its node. An offset with this mark is of a client that got the beginning alone.
+    pub(super) began: Mark,
+    /// The greatest number in the user's own stream among the read positions that it began with.
+    pub(super) user_rev: i64,
+    /// Its channels.
+    pub(super) channels: HashMap<Uuid, Standing>,
+}
+
+/// Where a session stands in a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It follows the channel.
+    Follows {
+        /// What the client was told of when it began to.
+        from: Place,
+        /// A fingerprint of what else it was told of the channel; 0 if it was told nothing.
+        facts: u32,
+    },
+    /// The client has left a channel that it would follow otherwise.
+    Left,
+    /// It had to leave the channel. It may not have heard of it.
+    Ended,
+}
+
+impl Record {
+    /// Returns the channels as bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        varint::write(&mut bytes, self.channels.len() as u64);
+        for (channel, standing) in &self.channels {
+            bytes.extend(channel.as_bytes());
+            match standing {
+                Standing::Left => bytes.push(LEFT),
+                Standing::Ended => bytes.push(ENDED),
+                Standing::Follows { from, facts } => {
+                    bytes.push(FOLLOWS);
+                    varint::write_signed(&mut bytes, from.seq);
+                    varint::write_signed(&mut bytes, from.rev);
+                    varint::write(&mut bytes, u64::from(*facts));
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Reads channels. `None` if they are of a version that this node does not know, or damaged.
+    pub(super) fn decode(began: Mark, user_rev: i64, bytes: &[u8]) -> Option<Self> {
+        let (version, mut bytes) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let mut channels = HashMap::new();
+        for _ in 0..varint::read(&mut bytes)? {
+            let (id, rest) = bytes.split_first_chunk::<16>()?;
+            let (kind, rest) = rest.split_first()?;
+            bytes = rest;
+            let standing = match *kind {
+                LEFT => Standing::Left,
+                ENDED => Standing::Ended,
+                FOLLOWS => {
+                    let seq = varint::read_signed(&mut bytes)?;
+                    let from = Place { seq, rev: varint::read_signed(&mut bytes)? };
+                    Standing::Follows { from, facts: u32::try_from(varint::read(&mut bytes)?).ok()? }
+                }
+                _ => return None,
+            };
+            channels.insert(Uuid::from_bytes(*id), standing);
+        }
+        bytes.is_empty().then_some(Self { began, user_rev, channels })
+    }
+
+    /// Returns the channels that the session follows, and where it began in each.
+    pub(super) fn followed(&self) -> impl Iterator<Item = (Uuid, Place, u32)> {
+        self.channels.iter().filter_map(|(channel, standing)| match standing {
+            Standing::Follows { from, facts } => Some((*channel, *from, *facts)),
+            Standing::Left | Standing::Ended => None,
+        })
+    }
+
+    /// Whether the client has left a channel by itself.
+    pub(super) fn has_left(&self, channel: Uuid) -> bool {
+        self.channels.get(&channel) == Some(&Standing::Left)
+    }
+}
+
+/// The version of the encoding.
+const VERSION: u8 = 1;
+const LEFT: u8 = 0;
+const FOLLOWS: u8 = 1;
+const ENDED: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn standing() -> impl Strategy<Value = Standing> {
+        prop_oneof![
+            Just(Standing::Left),
+            Just(Standing::Ended),
+            (any::<i64>(), any::<i64>(), any::<u32>())
+                .prop_map(|(seq, rev, facts)| Standing::Follows { from: Place { seq, rev }, facts }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_is_read_as_it_was_stored(channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
+            let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, channels };
+            prop_assert_eq!(Record::decode(record.began, 3, &record.encode()), Some(record));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Record::decode(Mark { epoch: 1, number: 1 }, 0, &bytes);
+        }
+    }
+}

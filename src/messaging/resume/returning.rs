@@ -1,0 +1,433 @@
+//! A client comes back: what it has, what it missed, and who may continue its session.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::{Duration, Instant, sleep};
+use uuid::Uuid;
+
+use super::history::{History, Known};
+use super::journal::{Delivery, Mark};
+use super::keeper::read_part;
+use super::record::{Record, Standing};
+use super::sessions::{Key, Resumable};
+use super::{Inner, Moment, Place, Places, Resume, offset};
+use crate::auth::{Identity, Membership};
+use crate::clock::micros;
+use crate::messaging::metrics::{self, Resumed};
+use crate::messaging::parts::timed;
+use crate::messaging::push::user_room;
+use crate::messaging::relay::Relay;
+use crate::models::Db;
+use crate::models::channel_state::ChannelHead;
+use crate::models::message::ANSWER_BYTES_MAX;
+use crate::models::message_sync::{Cursor, Limits, MissedEvents, SYNC_LIMIT, missed_events_of};
+use crate::models::resume::{self as rows, FoundSession, Last, PARTS_AT_ONCE, StoredSession};
+use crate::secret::sha256;
+use crate::socket::stamped::{Returning, Session};
+use crate::socket::{ConnectPayload, Namespace, NamespaceBuilder, ServerEvent, Socket};
+use crate::{ImksError, ImksResult};
+
+/// A session to which a client comes back, and how far the client has come in each of its channels.
+pub(in crate::messaging) struct Found {
+    pid: Box<str>,
+    key: Key,
+    generation: i64,
+    record: Record,
+    has: Places,
+}
+
+/// What a client has missed.
+#[derive(Default)]
+pub(in crate::messaging) struct Replay {
+    /// The events, channel by channel.
+    pub(in crate::messaging) events: Vec<(&'static str, Box<RawValue>)>,
+    /// How far they bring the client, in the channels that they are of.
+    pub(in crate::messaging) places: Places,
+}
+
+/// A fingerprint of what a client is told of a channel beside its numbers; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::messaging) struct Facts(u32);
+
+impl Facts {
+    /// Returns the fingerprint of a channel, for the member that it is told to.
+    pub(in crate::messaging) fn of(membership: &Membership, head: &ChannelHead) -> Self {
+        let Membership { name, notify_level, muted_until, .. } = membership;
+        let (muted, horizon) =
+            (muted_until.unwrap_or_default().to_be_bytes(), head.horizon_seq.to_be_bytes());
+        let parts: [&[u8]; 4] = [name.as_bytes(), notify_level.as_str().as_bytes(), &muted, &horizon];
+        let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
+        // FNV-1a: the same on all nodes.
+        Self(
+            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+                | 1,
+        )
+    }
+}
+
+/// What a session tells its client, and what is stored of it.
+pub(in crate::messaging) struct Beginning<'a> {
+    pub(in crate::messaging) identity: &'a Identity,
+    /// Since when the socket has got events with offsets.
+    pub(in crate::messaging) moment: Moment,
+    /// The channels that it follows, where it begins in each, and what else it is told.
+    pub(in crate::messaging) channels: Vec<(Uuid, Place, Option<Facts>)>,
+    /// The greatest number in the user's own stream among the read positions that it is told.
+    pub(in crate::messaging) user_rev: i64,
+    /// What knows which events this node has delivered, if there are other nodes.
+    pub(in crate::messaging) relay: Option<&'a Relay>,
+}
+
+impl Found {
+    /// Returns the channels that the session followed.
+    pub(in crate::messaging) fn followed(&self) -> impl Iterator<Item = Uuid> {
+        self.record.followed().map(|(channel, ..)| channel)
+    }
+
+    /// Returns the channels that the client may still think it follows.
+    pub(in crate::messaging) fn thought(&self) -> impl Iterator<Item = Uuid> {
+        let channels = self.record.channels.iter();
+        channels.filter(|(_, standing)| **standing != Standing::Left).map(|(channel, _)| *channel)
+    }
+
+    /// Returns the channels that the client has left by itself.
+    pub(in crate::messaging) fn left(&self) -> impl Iterator<Item = Uuid> {
+        let left = self.record.channels.iter().filter(|(_, standing)| **standing == Standing::Left);
+        left.map(|(channel, _)| *channel)
+    }
+
+    /// Whether the client has left a channel by itself.
+    pub(in crate::messaging) fn has_left(&self, channel: Uuid) -> bool {
+        self.record.has_left(channel)
+    }
+
+    /// Whether the client knows a channel as it is now.
+    pub(in crate::messaging) fn knows(&self, channel: Uuid, facts: Facts, user_rev: i64) -> bool {
+        let known = self.record.channels.get(&channel);
+        let is_known = matches!(known, Some(Standing::Follows { facts: known, .. }) if *known == facts.0);
+        is_known && user_rev <= self.record.user_rev
+    }
+
+    /// Returns what the client misses of channels that are at these places now. `None` if it has more than there is.
+    pub(in crate::messaging) fn behind(&self, now: &Places) -> Option<Vec<Cursor>> {
+        let mut behind = Vec::new();
+        for (channel_id, now) in now {
+            let Some(Place { seq, rev }) = self.has.get(channel_id).copied() else { continue };
+            if seq > now.seq || rev > now.rev {
+                return None;
+            }
+            if seq < now.seq || rev < now.rev {
+                behind.push(Cursor { channel_id: *channel_id, seq, rev });
+            }
+        }
+        Some(behind)
+    }
+}
+
+impl Resume {
+    /// Finds the session that a client names, if it is its own, may still continue, and it is known what the client has.
+    ///
+    /// # Errors
+    /// [`ImksError::Database`](crate::ImksError::Database).
+    pub(in crate::messaging) async fn find(
+        &self,
+        payload: &ConnectPayload,
+        user: Uuid,
+    ) -> ImksResult<Option<Found>> {
+        let (Some(inner), Some(returning)) = (&self.0, Returning::find(payload)) else { return Ok(None) };
+        let found = inner.look(&returning, user).await?;
+        Ok(found.inspect_err(|why| metrics::RESUMES.of(*why).increment()).ok())
+    }
+
+    /// Returns the events after these places, of a client that may read them. `None` if that is too much.
+    ///
+    /// # Errors
+    /// [`ImksError::Database`](crate::ImksError::Database).
+    pub(in crate::messaging) async fn replay(&self, behind: &[Cursor]) -> ImksResult<Option<Replay>> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        let missed = match behind.is_empty() {
+            true => Some(Vec::new()),
+            false => {
+                let total = inner.config.missed;
+                let limits = Limits { per_channel: SYNC_LIMIT, total, bytes: ANSWER_BYTES_MAX };
+                timed("resume_replay", missed_events_of(&inner.db, behind, limits)).await?
+            }
+        };
+        let Some(missed) = missed else {
+            metrics::RESUMES.of(Resumed::MissedTooMuch).increment();
+            return Ok(None);
+        };
+        let (mut replay, mut bytes) = (Replay::default(), Vec::new());
+        for MissedEvents { channel, told, seq, rev } in missed {
+            replay.places.insert(channel, Place { seq, rev });
+            for told in told {
+                bytes.clear();
+                told.write_json(&mut bytes)?;
+                let json = String::from_utf8(bytes.clone())
+                    .map_err(|_| ImksError::Internal("JSON that is not UTF-8"))?;
+                replay.events.push((told.event(), RawValue::from_string(json)?));
+            }
+        }
+        Ok(Some(replay))
+    }
+
+    /// Begins a session that can continue.
+    ///
+    /// # Errors
+    /// [`ImksError::Randomness`](crate::ImksError::Randomness).
+    pub(in crate::messaging) fn begin(
+        &self,
+        socket: &Socket,
+        beginning: &Beginning<'_>,
+    ) -> ImksResult<Session> {
+        let mut pid = [0; PID_BYTES];
+        getrandom::fill(&mut pid)?;
+        let pid: Box<str> = URL_SAFE_NO_PAD.encode(pid).into();
+        let key = sha256(pid.as_bytes())?;
+        let begins = beginning.stored(key, 0, HashMap::new());
+        socket.set_data(Resumable { key, generation: 0, begins: Mutex::new(Some(begins)) });
+        let offset = offset(beginning.moment.0).text();
+        Ok(Session { pid, offset, covered: HashMap::new(), late: HashMap::new() })
+    }
+
+    /// Continues a session. `None` if somebody else was faster.
+    ///
+    /// # Errors
+    /// [`ImksError::Database`](crate::ImksError::Database).
+    pub(in crate::messaging) async fn take(
+        &self,
+        socket: &Socket,
+        found: Found,
+        beginning: &Beginning<'_>,
+    ) -> ImksResult<Option<Session>> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        let Found { pid, key, generation, record, .. } = found;
+        let left = record.channels.into_iter().filter(|(_, standing)| *standing == Standing::Left);
+        let stored = beginning.stored(key, generation + 1, left.collect());
+        // Others must be able to find the journal that the session is in from now on.
+        inner.writer.lock().await.present(inner).await?;
+        if !timed("resume_take", rows::take(&inner.db, &stored)).await? {
+            metrics::RESUMES.of(Resumed::TakenByOther).increment();
+            return Ok(None);
+        }
+        metrics::RESUMES.of(Resumed::Continued).increment();
+        let taken = Taken { user: beginning.identity.user_id, key: key.to_vec(), generation: generation + 1 };
+        taken.close_earlier(socket.namespace());
+        if let Err(error) = taken.tell_others(socket.namespace()) {
+            tracing::debug!(%error, "other nodes do not hear that a session was continued");
+        }
+        socket.set_data(Resumable { key, generation: generation + 1, begins: Mutex::new(None) });
+        let places = beginning.channels.iter().map(|(channel, place, _)| (*channel, place.number()));
+        let late = places.clone().filter(|(channel, place)| !beginning.has_been_told(*channel, *place));
+        let by_number = |(channel, place): (Uuid, i64)| (channel.as_u128(), place);
+        let (covered, late) = (places.clone().map(by_number).collect(), late.map(by_number).collect());
+        Ok(Some(Session { pid, offset: offset(beginning.moment.0).text(), covered, late }))
+    }
+
+    /// Registers what other nodes say about sessions.
+    pub(in crate::messaging) fn listen(&self, builder: &mut NamespaceBuilder) {
+        if self.0.is_none() {
+            return;
+        }
+        builder.on_server_event(TAKEN, |event: ServerEvent| {
+            match event.parse::<(Taken,)>() {
+                Ok((taken,)) => taken.close_earlier(event.namespace()),
+                Err(error) => tracing::debug!(%error, "a session that was continued is not known"),
+            }
+            std::future::ready(())
+        });
+    }
+}
+
+impl Beginning<'_> {
+    /// Whether this node delivers no event of a channel up to this place any more. Alone, it delivers what it commits: those up
+    /// to what was read are told at any moment, and nobody knows when all are.
+    fn has_been_told(&self, channel: Uuid, place: i64) -> bool {
+        self.relay.is_some_and(|relay| relay.has_told(channel, place))
+    }
+
+    fn stored(&self, key: Key, generation: i64, mut channels: HashMap<Uuid, Standing>) -> StoredSession {
+        let Mark { epoch, number } = self.moment.0;
+        channels.extend(self.channels.iter().map(|(channel, from, facts)| {
+            (*channel, Standing::Follows { from: *from, facts: facts.map_or(0, |facts| facts.0) })
+        }));
+        let record = Record { began: self.moment.0, user_rev: self.user_rev, channels };
+        StoredSession {
+            key: key.to_vec(),
+            user: self.identity.user_id,
+            token_session: self.identity.session_id,
+            generation,
+            epoch,
+            began: number as i64,
+            user_rev: self.user_rev,
+            channels: record.encode(),
+        }
+    }
+}
+
+/// A session that was continued, for its former owner.
+#[derive(Debug, Serialize, Deserialize)]
+struct Taken {
+    user: Uuid,
+    key: Vec<u8>,
+    generation: i64,
+}
+
+impl Taken {
+    /// Closes the connections of earlier generations on this node: their client has gone.
+    fn close_earlier(&self, namespace: &Namespace) {
+        for socket in namespace.sockets_in(&user_room(self.user)) {
+            let session = socket.data::<Resumable>();
+            if session.is_some_and(|it| it.key[..] == self.key[..] && it.generation < self.generation) {
+                socket.close_connection();
+            }
+        }
+    }
+
+    fn tell_others(&self, namespace: &Namespace) -> ImksResult<()> {
+        match namespace.cluster().others().is_empty() {
+            true => Ok(()),
+            false => namespace.server_side_emit(TAKEN, &(self,)),
+        }
+    }
+}
+
+impl Inner {
+    async fn look(&self, returning: &Returning<'_>, user: Uuid) -> ImksResult<Result<Found, Resumed>> {
+        let Some(offset) = returning.offset().filter(|_| returning.pid.len() <= PID_CHARS_MAX) else {
+            return Ok(Err(Resumed::UnknownOffset));
+        };
+        // What this node knows itself is stored first: the client may be faster than the keeper.
+        if offset.epoch == self.journal.epoch() && self.settled().await.is_err() {
+            return Ok(Err(Resumed::UnknownOffset));
+        }
+        let key = sha256(returning.pid.as_bytes())?;
+        let found = timed("resume_find", rows::find(&self.db, &key)).await?;
+        let Some(FoundSession { user_id, generation, epoch, began, user_rev, channels, absence }) = found
+        else {
+            return Ok(Err(Resumed::NoSession));
+        };
+        if user_id != user || absence > micros(self.config.window) {
+            return Ok(Err(Resumed::NoSession));
+        }
+        let began = Mark { epoch, number: began as u64 };
+        let record = Record::decode(began, user_rev, &channels).filter(|_| epoch == offset.epoch);
+        let Some(record) = record else { return Ok(Err(Resumed::UnknownOffset)) };
+        for attempt in 0..ATTEMPTS {
+            let again = attempt > 0;
+            if again {
+                sleep(PAUSE).await;
+            }
+            match self.histories.of(&self.db, &record, offset.number, again).await? {
+                Known::Has(has) => {
+                    return Ok(Ok(Found { pid: returning.pid.into(), key, generation, record, has }));
+                }
+                Known::NotYet => {}
+                Known::Nothing => break,
+            }
+        }
+        Ok(Err(Resumed::UnknownOffset))
+    }
+}
+
+/// The stored journals of nodes whose clients come back here, by node. There are few: those that ended of late.
+#[derive(Default)]
+pub(super) struct Histories {
+    all: tokio::sync::Mutex<HashMap<i64, Kept>>,
+    used: Mutex<HashMap<i64, Instant>>,
+}
+
+/// The stored journal of a node, as far as it was read.
+#[derive(Default)]
+struct Kept {
+    history: History,
+    /// The number of the last part.
+    n: i64,
+    is_read: bool,
+}
+
+impl Histories {
+    /// Returns what the client of a session has that knows this offset.
+    async fn of(&self, db: &Db, record: &Record, number: u64, again: bool) -> ImksResult<Known> {
+        let epoch = record.began.epoch;
+        // One at a time: of many who come at once, the first reads what all need.
+        if !self.read(db, epoch, number, again).await? {
+            return Ok(Known::Nothing);
+        }
+        // After the parts: what was made short meanwhile is known twice, and not at all the other way round.
+        let channels: Vec<Uuid> = record.followed().map(|(channel, ..)| channel).collect();
+        let lasts = timed("resume_lasts", rows::lasts(db, epoch, &channels)).await?;
+        let lasts = lasts.into_iter().map(|last| (last.channel_id, delivery(last))).collect();
+        let all = self.all.lock().await;
+        Ok(all.get(&epoch).map_or(Known::Nothing, |kept| kept.history.of(record, number, &lasts)))
+    }
+
+    /// Reads a journal up to a number, or once more if that was not enough, as far as it is stored. Returns false if it is gone or incomplete.
+    async fn read(&self, db: &Db, epoch: i64, number: u64, again: bool) -> ImksResult<bool> {
+        let mut all = self.all.lock().await;
+        self.used.lock().insert(epoch, Instant::now());
+        let kept = all.entry(epoch).or_default();
+        if kept.is_read && number <= kept.history.upto() && !again {
+            return Ok(true);
+        }
+        kept.is_read = true;
+        let outcome = kept.read_on(db, epoch).await;
+        if !matches!(outcome, Ok(true)) {
+            all.remove(&epoch);
+        }
+        outcome
+    }
+
+    /// Forgets the journals that nobody has asked for of late.
+    pub(super) fn forget_unused(&self) {
+        let Ok(mut all) = self.all.try_lock() else { return };
+        let mut used = self.used.lock();
+        used.retain(|_, at| at.elapsed() < KEPT_FOR);
+        all.retain(|epoch, _| used.contains_key(epoch));
+    }
+}
+
+impl Kept {
+    /// Reads what was stored since. Returns false if a part is missing.
+    async fn read_on(&mut self, db: &Db, epoch: i64) -> ImksResult<bool> {
+        let mut is_first = self.n == 0;
+        loop {
+            let parts = timed("resume_parts", rows::parts(db, epoch, self.n)).await?;
+            // After the parts: what was made short meanwhile is known twice, and not at all the other way round.
+            let Some(folded) = rows::folded(db, epoch).await? else { return Ok(false) };
+            for part in &parts {
+                let follows = part.n == self.n + 1 || (is_first && folded > 0);
+                let Some(read) = read_part(epoch, part).filter(|_| follows) else { return Ok(false) };
+                (self.n, is_first) = (part.n, false);
+                self.history.add(read);
+            }
+            self.history.folded_to(folded as u64);
+            if i64::try_from(parts.len()).is_ok_and(|parts| parts < PARTS_AT_ONCE) {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn delivery(last: Last) -> Delivery {
+    let Last { channel_id, began, ended, seq, rev } = last;
+    Delivery { began: began as u64, ended: ended as u64, channel: channel_id, at: Place { seq, rev } }
+}
+
+/// The server event that tells other nodes of a session that was continued.
+const TAKEN: &str = "imks:resumed";
+/// The length of a private id: whoever guesses one could claim the session.
+const PID_BYTES: usize = 16;
+/// The most characters of a private id that are looked at.
+const PID_CHARS_MAX: usize = 64;
+/// How often a journal is read for an offset that is not in it yet, because the node has not ended or has only now.
+const ATTEMPTS: usize = 3;
+/// The pause between two attempts: as long as a node takes to store its journal.
+const PAUSE: Duration = Duration::from_millis(150);
+/// How long a journal is kept in memory after somebody has asked for it.
+const KEPT_FOR: Duration = Duration::from_secs(30);

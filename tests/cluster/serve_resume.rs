@@ -1,0 +1,136 @@
+//! Clients of `imks serve` that come back to another node: their sessions continue, also when their node was killed.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::balancer::{Balancer, Rule};
+use crate::broker::{Broker, Kind};
+use crate::client::TestClient;
+use crate::process::{Process, acquainted, imks};
+use crate::script::Script;
+use crate::serve::Cluster;
+use crate::server::{first_channel, text};
+
+fn token_of(broker: &Broker, database: &str, name: &str) -> String {
+    let token = imks(broker, database).args(["token", name]).output().unwrap();
+    String::from_utf8(token.stdout).unwrap().trim().to_owned()
+}
+
+/// Sends messages, and adds their bodies to those that were sent.
+async fn say(alice: &mut TestClient, sent: &mut Vec<String>, count: usize) {
+    let channel = first_channel(alice);
+    for _ in 0..count {
+        let body = sent.len().to_string();
+        alice.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+        sent.push(body);
+    }
+}
+
+fn session(bob: &mut Script) -> Value {
+    bob.hears(|line| line["session"].is_object())["session"].clone()
+}
+
+fn got(bob: &mut Script, count: usize) -> Vec<String> {
+    bob.tell(&format!("got {count}"));
+    let got = bob.hears(|line| line["got"].is_array())["got"].clone();
+    got.as_array().unwrap().iter().map(|it| text(&it["body"])).collect()
+}
+
+/// The node of a client is killed, again and again.
+async fn nodes_die(via: &str) {
+    let broker = Broker::shared(Kind::Postgres).await;
+    let database = broker.database.clone().unwrap();
+    let names = ["one", "two"];
+    let mut nodes = names.map(|name| Process::start(&broker, &database, name, &[]));
+    let addresses = [nodes[0].addr, nodes[1].addr];
+    acquainted(&addresses).await;
+    let [alice, bob] = ["alice", "bob"].map(|name| token_of(&broker, &database, name));
+    let balancer = Balancer::start(addresses.to_vec(), Rule::RoundRobin).await;
+    let url = balancer.url();
+    let mut bob = Script::start("resume.js", &[("URL", &url), ("TOKEN", &bob), ("VIA", via)]);
+    let mut at = session(&mut bob);
+    let mut sent = Vec::new();
+    for round in 0..3 {
+        let owner = names.iter().position(|name| at["node"] == *name).unwrap();
+        let mut alice = TestClient::connect(addresses[1 - owner], &alice).await;
+        say(&mut alice, &mut sent, 3).await;
+        assert_eq!(got(&mut bob, sent.len()), sent, "before the end of round {round}");
+        // What a node delivers in its last 100 ms, nobody else knows.
+        sleep(Duration::from_millis(500)).await;
+        bob.tell("next");
+        nodes[owner].kill();
+        say(&mut alice, &mut sent, 3).await;
+        at = session(&mut bob);
+        assert_eq!((&at["recovered"], &at["resumed"]), (&json!(true), &json!(true)), "round {round}");
+        assert_eq!(at["channels"], json!([]));
+        assert_eq!(got(&mut bob, sent.len()), sent, "after the end of round {round}");
+        nodes[owner].start_again();
+        acquainted(&addresses).await;
+    }
+    bob.ends_when_told();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_on_a_websocket_continues_its_session_each_time_that_its_node_is_killed() {
+    Box::pin(nodes_die("websocket")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_polling_client_continues_its_session_each_time_that_its_node_is_killed() {
+    Box::pin(nodes_die("polling")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_continues_its_session_when_its_node_is_drained() {
+    let mut cluster = Cluster::start(Kind::Postgres, 2).await;
+    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.addr()).collect();
+    let token = cluster.nodes[0].token("bob").await;
+    let mut alice = cluster.nodes[1].client("alice").await;
+    let balancer = Balancer::start(addresses, Rule::RoundRobin).await;
+    let environment = [("URL", &*balancer.url()), ("TOKEN", &token), ("VIA", "websocket")];
+    // The first connection goes to the first node.
+    let mut bob = Script::start("resume.js", &environment);
+    session(&mut bob);
+    let mut sent = Vec::new();
+    say(&mut alice, &mut sent, 5).await;
+    assert_eq!(got(&mut bob, 5), sent);
+    bob.tell("next");
+    let going = cluster.nodes.remove(0);
+    tokio::join!(going.stop(), say(&mut alice, &mut sent, 20));
+    let next = session(&mut bob);
+    assert_eq!((&next["recovered"], &next["resumed"]), (&json!(true), &json!(true)));
+    say(&mut alice, &mut sent, 5).await;
+    assert_eq!(got(&mut bob, sent.len()), sent);
+    bob.ends_when_told();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_that_see_the_same_client_one_continues_its_session() {
+    let cluster = Cluster::start(Kind::Postgres, 2).await;
+    let token = cluster.nodes[0].token("bob").await;
+    let (mut alice, mut bob) =
+        (cluster.nodes[1].client("alice").await, TestClient::connect(cluster.nodes[0].addr(), &token).await);
+    let mut sent = Vec::new();
+    say(&mut alice, &mut sent, 1).await;
+    bob.expect("message:new").await;
+    // Until the journal of its node is stored, the other node does not know what it has.
+    sleep(Duration::from_millis(500)).await;
+    let back = |index: usize| {
+        let auth = json!({ "token": token, "pid": bob.pid, "offset": bob.offset });
+        let addr = cluster.nodes[index].addr();
+        async move {
+            let mut client = TestClient::open(addr).await;
+            client.join(auth).await.unwrap();
+            client.ready = client.expect("session:ready").await;
+            client
+        }
+    };
+    let (one, two) = tokio::join!(back(0), back(1));
+    let same: Vec<bool> = [&one, &two].iter().map(|it| it.pid == bob.pid).collect();
+    assert_eq!(same.iter().filter(|it| **it).count(), 1, "{same:?}");
+    bob.ended().await;
+    cluster.stop().await;
+}
