@@ -61,15 +61,15 @@ impl MessageBus {
         pipe: Arc<dyn Pipe>,
         family: Arc<dyn Family>,
         request_timeout: Duration,
-    ) -> Self {
+    ) -> ImksResult<Self> {
         let (responses, unsent) = mpsc::channel(RESPONSES_MAX);
-        Self {
+        Ok(Self {
             node,
             pipe,
             family,
             request_timeout,
             members: Mutex::default(),
-            requests: Arc::default(),
+            requests: Arc::new(Requests::new()?),
             recent: Mutex::default(),
             responses,
             unsent: Mutex::new(Some(unsent)),
@@ -80,7 +80,7 @@ impl MessageBus {
             running: AtomicBool::new(false),
             stop: CancellationToken::new(),
             warned: Mutex::default(),
-        }
+        })
     }
 
     /// Joins the cluster. `find` returns the namespaces of this node by path.
