@@ -80,11 +80,11 @@ impl SessionStore {
         let Some(shared) = &self.shared else { return };
         let work = async {
             let mut trimmed = Instant::now();
-            let mut known = shared.cursor.subscribe();
             loop {
                 // Positions mean nothing before the log is known.
-                if known.wait_for(Option::is_some).await.is_err() {
-                    return;
+                if !shared.is_known() {
+                    shared.work.notified().await;
+                    continue;
                 }
                 while let Some(unwritten) = self.next_batch(shared, Instant::now()) {
                     let written = insist(shared, &unwritten.batch).await;
@@ -323,6 +323,7 @@ impl SessionStore {
             if self.position() >= tail.last || tail.entries.is_empty() {
                 shared.arrivals.lock().begin(tail.epoch);
                 shared.cursor.send_replace(Some(self.position()));
+                shared.work.notify_one();
                 return;
             }
         }
