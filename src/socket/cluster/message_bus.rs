@@ -302,6 +302,16 @@ impl MessageBus {
         Ok(())
     }
 
+    /// Returns what this node keeps for others and for its own requests: the name of each table, its size and its bound.
+    #[cfg(test)]
+    pub(crate) fn tables(&self) -> Vec<(&'static str, usize, usize)> {
+        vec![
+            ("open requests", self.requests.len(), super::requests::REQUESTS_MAX),
+            ("responses", RESPONSES_MAX - self.responses.capacity(), RESPONSES_MAX),
+            ("work", WORK_MAX - self.work.available_permits(), WORK_MAX),
+        ]
+    }
+
     fn tell(&self, body: Body<'_>) {
         if let Err(error) = self.publish_body(body) {
             tracing::warn!(%error, "other nodes not told");
