@@ -165,10 +165,11 @@ impl World {
             let mut observer = observer.lock();
             observer.call(socket.id(), process);
             if kind == Kind::Logged {
-                let rooms = socket.rooms().iter().map(|room| room.to_string());
-                let rooms = rooms.filter(|room| room != socket.id()).collect();
+                let rooms = socket.rooms();
+                let others = rooms.iter().map(|room| room.to_string()).filter(|room| room != socket.id());
                 let at = head(socket.namespace());
-                let opened = observer.sessions.opened(socket.id(), process, at, socket.recovered(), rooms);
+                let opened =
+                    observer.sessions.opened(socket.id(), process, at, socket.recovered(), others.collect());
                 observer.check(opened);
                 let pid = socket.link().map(Link::pid).unwrap();
                 if socket.recovered() && !log.has_taken(session_key(&pid)) {
