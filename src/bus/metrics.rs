@@ -18,6 +18,8 @@ pub enum Drop {
     Unreadable,
     /// Too many responses to other nodes were waiting.
     ResponsesFull,
+    /// It came twice, or after a later one of the same node.
+    Late,
 }
 
 /// Why the connection to the broker was replaced.
@@ -40,6 +42,7 @@ label!(Drop {
     TooLarge = "too_large",
     Unreadable = "unreadable",
     ResponsesFull = "responses_full",
+    Late = "late",
 });
 label!(Reconnect { Closed = "closed", Silent = "silent", Failed = "failed", Refused = "refused" });
 

@@ -103,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Lane;
+    use crate::socket::cluster::message::Place;
     use crate::socket::codec::arguments::One;
     use crate::socket::codec::encoder::encode_event;
     use crate::socket::namespace::cluster_link::{Change, Operation, Target, Waits};
@@ -117,7 +118,8 @@ mod tests {
         let waits = Waits { latest: Some("k"), lane: Lane::Bulk };
         let operation = Operation::broadcast(&packet, false, waits);
         let target = Target { rooms: vec!["r"], except: vec!["a", "b"] };
-        let body = Body::Operation { namespace: "/chat", target, operation };
+        let place = Some(Place { process: 7, number: 300 });
+        let body = Body::Operation { place, namespace: "/chat", target, operation };
         assert_eq!(Imks.channel(&body), "/chat");
         assert_eq!(Imks.subscription(Some("/chat")), "/chat");
         assert_eq!(Imks.subscription(None), Imks.channel(&Body::Bye));
@@ -179,7 +181,8 @@ mod tests {
         #[test]
         fn a_message_that_was_damaged_is_a_message_or_an_error(at in any::<prop::sample::Index>(), to in any::<u8>()) {
             let target = Target { rooms: vec!["r"], ..Target::default() };
-            let body = Body::Operation { namespace: "/", target, operation: Operation::Change(Change::Join { room: "x" }) };
+            let operation = Operation::Change(Change::Join { room: "x" });
+            let body = Body::Operation { place: None, namespace: "/", target, operation };
             let mut bytes = Imks.encode(&ClusterMessage { node: node(), body }).unwrap().to_vec();
             let place = at.index(bytes.len());
             bytes[place] = to;

@@ -27,6 +27,9 @@ pub(crate) enum Body<'a> {
     Bye,
     /// Every node applies the operation to its sockets.
     Operation {
+        /// Where the operation stands among those of its process. Older versions do not say it.
+        #[serde(default)]
+        place: Option<Place>,
         namespace: &'a str,
         #[serde(borrow)]
         target: Target<'a>,
@@ -46,6 +49,14 @@ pub(crate) enum Body<'a> {
         #[serde(borrow)]
         response: Response<'a>,
     },
+}
+
+/// The place of an operation among those of a process. Each has a higher number than the ones before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// A random number of the process: one that begins again under the same name of its node counts anew.
+    pub(crate) process: u32,
+    pub(crate) number: u64,
 }
 
 /// A request to all other nodes.

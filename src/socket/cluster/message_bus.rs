@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,15 +18,15 @@ use tokio_util::task::TaskTracker;
 
 use super::family::Family;
 use super::members::{HEARTBEAT_INTERVAL, Members};
-use super::message::{Body, ClusterMessage, Request, Response};
-use super::recent::RecentRequests;
+use super::message::{Body, ClusterMessage, Place, Request, Response};
+use super::recent::{LastPlaces, RecentRequests};
 use super::requests::{OpenRequest, Requests, Responses};
 use super::responses::Requester;
 use crate::background;
 use crate::bus::{Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::namespace::cluster_link::ClusterLink;
+use crate::socket::namespace::cluster_link::{ClusterLink, Operation};
 use crate::socket::namespace::namespace::Namespace;
 
 /// The connection of this node to the others.
@@ -37,6 +37,9 @@ pub(crate) struct MessageBus {
     pub(super) request_timeout: Duration,
     pub(super) members: Mutex<Members>,
     requests: Arc<Requests>,
+    /// A random number of this process, and how many operations it has numbered.
+    process: u32,
+    operations: AtomicU64,
     recent: Mutex<RecentRequests>,
     /// The queue of responses to other nodes.
     responses: mpsc::Sender<(NodeId, Bytes)>,
@@ -61,15 +64,17 @@ impl MessageBus {
         pipe: Arc<dyn Pipe>,
         family: Arc<dyn Family>,
         request_timeout: Duration,
-    ) -> Self {
+    ) -> ImksResult<Self> {
         let (responses, unsent) = mpsc::channel(RESPONSES_MAX);
-        Self {
+        Ok(Self {
             node,
             pipe,
             family,
             request_timeout,
             members: Mutex::default(),
-            requests: Arc::default(),
+            requests: Arc::new(Requests::new()?),
+            process: getrandom::u32()?,
+            operations: AtomicU64::new(0),
             recent: Mutex::default(),
             responses,
             unsent: Mutex::new(Some(unsent)),
@@ -80,7 +85,7 @@ impl MessageBus {
             running: AtomicBool::new(false),
             stop: CancellationToken::new(),
             warned: Mutex::default(),
-        }
+        })
     }
 
     /// Joins the cluster. `find` returns the namespaces of this node by path.
@@ -90,8 +95,10 @@ impl MessageBus {
         }
         let to_all = self.pipe.subscribe(&self.family.subscription(None));
         let to_this = self.pipe.receive(self.node);
-        let receiving = self.clone().run(to_all, to_this, Box::new(find));
-        self.loops.spawn(background::essential("cluster_messages", receiving));
+        let find: Arc<Find> = Arc::new(find);
+        let receiving = self.clone().receive_own(to_this, find.clone());
+        self.loops.spawn(background::essential("cluster_own_messages", receiving));
+        self.loops.spawn(background::essential("cluster_messages", self.clone().run(to_all, find)));
         if let Some(unsent) = self.unsent.lock().take() {
             self.loops.spawn(background::essential("cluster_answers", self.clone().send_responses(unsent)));
         }
@@ -126,20 +133,27 @@ impl MessageBus {
         self.pipe.close().await;
     }
 
-    async fn run(self: Arc<Self>, mut to_all: Subscription, to_this: Subscription, find: Box<Find>) {
+    /// Receives the messages that are for this node alone.
+    async fn receive_own(self: Arc<Self>, mut messages: Subscription, find: Arc<Find>) {
+        while let Some(Some(message)) = self.stop.run_until_cancelled(messages.recv()).await {
+            self.receive(&message, &*find);
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut to_all: Subscription, find: Arc<Find>) {
         let confirmed = tokio::select! {
             () = self.stop.cancelled() => false,
             confirmed = to_all.confirmed() => confirmed,
         };
         if confirmed {
             self.tell(Body::Hello);
-            self.talk(to_all, to_this, &*find).await;
+            self.talk(to_all, &*find).await;
         }
         self.tell(Body::Bye);
     }
 
     /// Receives messages and sends heartbeats until this node leaves or the pipe is closed.
-    async fn talk(self: &Arc<Self>, mut to_all: Subscription, mut to_this: Subscription, find: &Find) {
+    async fn talk(self: &Arc<Self>, mut to_all: Subscription, find: &Find) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
@@ -147,6 +161,8 @@ impl MessageBus {
         let mut epoch = state.borrow().epoch;
         loop {
             tokio::select! {
+                // What is rare comes first, so that nothing has to wait for ever; and a simulation can be repeated.
+                biased;
                 () = self.stop.cancelled() => return,
                 _ = heartbeat.tick() => {
                     self.tell(Body::Heartbeat);
@@ -160,7 +176,6 @@ impl MessageBus {
                     }
                 }
                 Some(message) = to_all.recv() => self.receive(&message, find),
-                Some(message) = to_this.recv() => self.receive(&message, find),
                 else => return,
             }
         }
@@ -173,8 +188,10 @@ impl MessageBus {
         stop: CancellationToken,
     ) {
         let find = move |path: &str| (path == namespace.path()).then(|| namespace.clone());
+        let mut last = LastPlaces::default();
         while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
-            self.receive(&message, &find);
+            let handled = self.handle(&message, &find, Some(&mut last));
+            self.count_unreadable(handled);
         }
     }
 
@@ -187,7 +204,12 @@ impl MessageBus {
     }
 
     fn receive(self: &Arc<Self>, message: &[u8], find: &Find) {
-        let Err(error) = self.handle(message, find) else { return };
+        let handled = self.handle(message, find, None);
+        self.count_unreadable(handled);
+    }
+
+    fn count_unreadable(&self, handled: ImksResult<()>) {
+        let Err(error) = handled else { return };
         metrics::MESSAGES_DROPPED.of(metrics::Drop::Unreadable).increment();
         let mut warned = self.warned.lock();
         // Limit the log rate, so that a flood on the bus does not become one in the log.
@@ -197,7 +219,13 @@ impl MessageBus {
         }
     }
 
-    fn handle(self: &Arc<Self>, message: &[u8], find: &Find) -> ImksResult<()> {
+    /// Handles a message. `last` has the places of the operations that came on the same subscription.
+    fn handle(
+        self: &Arc<Self>,
+        message: &[u8],
+        find: &Find,
+        last: Option<&mut LastPlaces>,
+    ) -> ImksResult<()> {
         let ClusterMessage { node, body } = self.family.decode(message)?;
         if node == self.node {
             return Ok(());
@@ -206,7 +234,11 @@ impl MessageBus {
             self.members.lock().heard(node, Instant::now());
         }
         match body {
-            Body::Operation { namespace, target, operation } => {
+            Body::Operation { place, namespace, target, operation } => {
+                if place.zip(last).is_some_and(|(place, last)| !last.advance(node, place)) {
+                    metrics::MESSAGES_DROPPED.of(metrics::Drop::Late).increment();
+                    return Ok(());
+                }
                 return find(namespace).map_or(Ok(()), |namespace| namespace.apply(&target, &operation));
             }
             Body::Request { id, namespace, request } => {
@@ -238,6 +270,15 @@ impl MessageBus {
         Ok(open)
     }
 
+    /// Numbers an operation. Entries of a recovery log have their order without that.
+    pub(super) fn next_place(&self, operation: &Operation<'_>) -> Option<Place> {
+        if matches!(operation, Operation::Logged { .. }) {
+            return None;
+        }
+        let number = self.operations.fetch_add(1, Ordering::Relaxed);
+        Some(Place { process: self.process, number })
+    }
+
     /// Queues a response for another node.
     pub(super) fn respond(&self, node: NodeId, id: u64, response: Response<'_>) {
         let message = ClusterMessage { node: self.node, body: Body::Response { id, response } };
@@ -259,6 +300,16 @@ impl MessageBus {
             drop(permit);
         });
         Ok(())
+    }
+
+    /// Returns what this node keeps for others and for its own requests: the name of each table, its size and its bound.
+    #[cfg(test)]
+    pub(crate) fn tables(&self) -> Vec<(&'static str, usize, usize)> {
+        vec![
+            ("open requests", self.requests.len(), super::requests::REQUESTS_MAX),
+            ("responses", RESPONSES_MAX - self.responses.capacity(), RESPONSES_MAX),
+            ("work", WORK_MAX - self.work.available_permits(), WORK_MAX),
+        ]
     }
 
     fn tell(&self, body: Body<'_>) {

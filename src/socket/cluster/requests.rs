@@ -17,7 +17,6 @@ use crate::socket::namespace::ack_collector::AckCollector;
 use crate::socket::namespace::socket_info::SocketInfo;
 
 /// The open requests of this node.
-#[derive(Default)]
 pub(super) struct Requests {
     pending: Mutex<HashMap<u64, Pending>>,
     next: AtomicU64,
@@ -46,6 +45,12 @@ enum Progress {
 }
 
 impl Requests {
+    pub(super) fn new() -> ImksResult<Self> {
+        // A process that begins again under the name of its node must not repeat the numbers of the one before: others
+        // would take its requests for copies.
+        Ok(Self { pending: Mutex::default(), next: AtomicU64::new(getrandom::u64()?) })
+    }
+
     /// Opens a request to these nodes.
     pub(super) fn open(
         self: &Arc<Self>,
@@ -62,6 +67,11 @@ impl Requests {
         }
         all.insert(id, pending);
         Ok(OpenRequest { requests: self.clone(), id, done })
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pending.lock().len()
     }
 
     /// Adds the response of a node. Ignores duplicates and late responses.

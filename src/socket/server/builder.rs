@@ -127,7 +127,7 @@ impl ServerBuilder {
         }
         let node = self.node.map_or_else(NodeId::random, Ok)?;
         let timeout = self.config.request_timeout;
-        let bus = Arc::new(MessageBus::new(node, self.adapter, Arc::new(Imks), timeout));
+        let bus = Arc::new(MessageBus::new(node, self.adapter, Arc::new(Imks), timeout)?);
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;

@@ -228,6 +228,52 @@ async fn messages_that_arrive_twice_are_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_gets_what_another_node_sends_once_and_in_its_order_whatever_the_bus_does() {
+    let bus = SimBus::default();
+    let (first, second) = (node(&bus, rooms), node(&bus, rooms));
+    meet(&[&first, &second]).await;
+    let (bert, _) = join(&second).await;
+    bus.set_weather(Weather {
+        delay_max: Duration::from_millis(100),
+        doubled_percent: 50,
+        ..Weather::default()
+    });
+    for number in 0..50 {
+        main(&first).emit("e", &number).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bus.set_weather(Weather::default());
+    main(&first).emit("e", &50).unwrap();
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&50) {
+        let event = text(&bert).await;
+        let (_, number): (String, u32) = serde_json::from_str(event.strip_prefix('2').unwrap()).unwrap();
+        numbers.push(number);
+    }
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_takes_the_name_of_the_one_before_it_is_answered() {
+    let bus = SimBus::default();
+    let named = || {
+        let server = Server::builder(Default::default()).adapter(bus.pipe()).node(NodeId::from_bytes([7; 5]));
+        let server = server.namespace("/", rooms).build().unwrap();
+        server.listen_to_bus();
+        server
+    };
+    let (other, first) = (node(&bus, rooms), named());
+    meet(&[&other, &first]).await;
+    assert!(main(&first).fetch_sockets().await.unwrap().silent.is_empty());
+    first.close().await;
+    let second = named();
+    meet(&[&other, &second]).await;
+    let (_anna, _) = join(&other).await;
+    let fetched = main(&second).fetch_sockets().await.unwrap();
+    assert_eq!((fetched.sockets.len(), fetched.silent.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_replies_leave_a_partial_result() {
     let bus = SimBus::default();
     let (first, second) = (node(&bus, rooms), node(&bus, rooms));

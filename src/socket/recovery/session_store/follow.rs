@@ -61,30 +61,15 @@ impl SessionStore {
         }
     }
 
-    /// Whether everything that this node has queued is in the log and has been delivered here.
-    #[cfg(test)]
-    pub(crate) fn is_settled(&self) -> bool {
-        let last = self.state.lock().outgoing.last();
-        self.shared.as_ref().is_none_or(|shared| *shared.released.borrow() >= last)
-    }
-
-    /// Stops at once, as a process that is killed: what was not written is lost.
-    #[cfg(test)]
-    pub(crate) fn abandon(&self) {
-        if let Some(shared) = &self.shared {
-            shared.stop.cancel();
-        }
-    }
-
     async fn write(self: Arc<Self>, recipient: Arc<dyn Recipient>) {
         let Some(shared) = &self.shared else { return };
         let work = async {
             let mut trimmed = Instant::now();
-            let mut known = shared.cursor.subscribe();
             loop {
                 // Positions mean nothing before the log is known.
-                if known.wait_for(Option::is_some).await.is_err() {
-                    return;
+                if !shared.is_known() {
+                    shared.work.notified().await;
+                    continue;
                 }
                 while let Some(unwritten) = self.next_batch(shared, Instant::now()) {
                     let written = insist(shared, &unwritten.batch).await;
@@ -323,6 +308,7 @@ impl SessionStore {
             if self.position() >= tail.last || tail.entries.is_empty() {
                 shared.arrivals.lock().begin(tail.epoch);
                 shared.cursor.send_replace(Some(self.position()));
+                shared.work.notify_one();
                 return;
             }
         }
