@@ -53,6 +53,19 @@ enum Target {
     Node(NodeId),
 }
 
+impl Target {
+    /// Whether a subscription to this target gets what is sent to that one.
+    fn takes(&self, that: &Self) -> bool {
+        match (self, that) {
+            (Self::Channel(pattern), Self::Channel(channel)) => match pattern.strip_suffix('*') {
+                Some(start) => channel.starts_with(start),
+                None => pattern == channel,
+            },
+            _ => self == that,
+        }
+    }
+}
+
 impl SimBus {
     /// Creates a network whose behavior is fully determined by the seed.
     pub fn new(seed: u64, weather: Weather) -> Self {
@@ -119,7 +132,7 @@ impl SimBus {
 impl Network {
     fn reached(&self, from: usize, target: &Target) -> impl Iterator<Item = &Inbox> {
         let together = move |to: usize| self.island.contains(&from) == self.island.contains(&to);
-        let takes = move |it: &&Subscriber| it.target == *target && together(it.pipe);
+        let takes = move |it: &&Subscriber| it.target.takes(target) && together(it.pipe);
         self.subscribers.iter().filter(takes).map(|subscriber| &subscriber.inbox)
     }
 
@@ -180,6 +193,18 @@ impl Pipe for SimPipe {
 
     fn subscribe(&self, channel: &str) -> Subscription {
         self.add(Target::Channel(channel.to_owned()))
+    }
+
+    fn subscribe_all(&self, channels: &[&str]) -> Subscription {
+        let (inbox, subscription) = subscription(self.state.clone());
+        inbox.confirm();
+        let subscriber = |channel: &&str| Subscriber {
+            pipe: self.number,
+            target: Target::Channel((*channel).to_owned()),
+            inbox: inbox.clone(),
+        };
+        self.bus.0.lock().subscribers.extend(channels.iter().map(subscriber));
+        subscription
     }
 
     fn receive(&self, node: NodeId) -> Subscription {

@@ -14,6 +14,7 @@ use super::instrument::Instrument;
 use super::open_connections::OpenConnections;
 use crate::engine::{Connection, Engine};
 use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::cluster::namespace_cluster::NamespaceCluster;
 use crate::socket::namespace::namespace::Namespace;
 
 /// A Socket.IO server. It is cheap to clone.
@@ -23,6 +24,8 @@ pub struct Server(pub(super) Arc<Inner>);
 pub(crate) struct Inner {
     pub(super) config: Config,
     pub(super) namespaces: HashMap<Box<str>, Namespace>,
+    /// The static namespaces, each with its cluster.
+    pub(super) clusters: Vec<(Namespace, NamespaceCluster)>,
     pub(super) dynamic: Arc<Dynamic>,
     pub(super) bus: Arc<MessageBus>,
     pub(super) instruments: Vec<Arc<dyn Instrument>>,
@@ -38,6 +41,7 @@ impl Server {
     pub(crate) fn new(
         config: Config,
         namespaces: HashMap<Box<str>, Namespace>,
+        clusters: Vec<(Namespace, NamespaceCluster)>,
         dynamic: Arc<Dynamic>,
         bus: Arc<MessageBus>,
         instruments: Vec<Arc<dyn Instrument>>,
@@ -47,6 +51,7 @@ impl Server {
         let server = Self(Arc::new(Inner {
             config,
             namespaces,
+            clusters,
             dynamic,
             bus,
             instruments,
