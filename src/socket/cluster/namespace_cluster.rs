@@ -49,7 +49,7 @@ impl NamespaceCluster {
         }
     }
 
-    /// Stops it.
+    /// Stops applying what other nodes send to this namespace.
     pub(crate) fn unlisten(&self, path: &str) {
         match self {
             Self::Imks(bus) => bus.unlisten(path),
@@ -57,7 +57,7 @@ impl NamespaceCluster {
         }
     }
 
-    /// Leaves the cluster, if it is one with Node.js servers. The server leaves the other one itself.
+    /// Leaves a cluster with Node.js servers. The server itself leaves that of all other namespaces.
     pub(crate) async fn leave(&self) {
         if let Self::Classic(link) = self {
             link.leave().await;
