@@ -17,6 +17,8 @@ mod application;
 mod balancer;
 #[path = "cluster/broker.rs"]
 mod broker;
+#[path = "cluster/classic.rs"]
+mod classic;
 #[path = "support/client.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod client;

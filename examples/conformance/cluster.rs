@@ -31,6 +31,17 @@ pub async fn recovering_server(url: &str, prefix: &str, name: &str) -> ImksResul
     build(url, prefix, name, config, Some(log)).await
 }
 
+/// The same in a cluster that it shares with Node.js servers: `prefix` is the option `key` of their adapter.
+pub fn classic_server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+    let adapter = redis::classic(url, prefix)?;
+    let name: Arc<str> = name.into();
+    let server = Server::builder(socket::Config::default()).namespace("/", |namespace| {
+        namespace.classic(adapter);
+        contract(namespace, &name);
+    });
+    server.build()
+}
+
 async fn build(
     url: &str,
     prefix: &str,
@@ -45,15 +56,16 @@ async fn build(
         Some(log) => server.recovery_log(log),
         None => server,
     };
-    server
-        .namespace("/", |namespace| {
-            namespace.recover_data::<Data>(DATA);
-            about(namespace, &name);
-            broadcasts(namespace);
-            questions(namespace, &name);
-            sockets(namespace);
-        })
-        .build()
+    server.namespace("/", |namespace| contract(namespace, &name)).build()
+}
+
+/// What every node does, whatever connects it to the others.
+fn contract(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
+    namespace.recover_data::<Data>(DATA);
+    about(namespace, name);
+    broadcasts(namespace);
+    questions(namespace, name);
+    sockets(namespace);
 }
 
 async fn adapter(url: &str, prefix: &str, node: NodeId) -> ImksResult<Arc<dyn Adapter>> {

@@ -46,9 +46,12 @@ struct Args {
     /// Broker of `cluster` and `cluster-recovery`: redis://…, nats://… or postgres://….
     #[arg(long, required_if_eq_any([("profile", "cluster"), ("profile", "cluster-recovery")]))]
     adapter: Option<String>,
-    /// Name of the cluster in the broker.
-    #[arg(long, default_value = "conformance")]
-    prefix: String,
+    /// Name of the cluster in the broker; `socket.io` with `--family classic`, else `conformance`.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Messages of `cluster`.
+    #[arg(long, default_value = "imks")]
+    family: Family,
     /// Milliseconds after which `load` answers an `echo`.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
@@ -85,15 +88,32 @@ enum Profile {
     ClusterRecovery,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Family {
+    /// Those of imks.
+    Imks,
+    /// Those of Node.js servers with `createAdapter` of @socket.io/redis-adapter, for a cluster with them on one Redis.
+    Classic,
+}
+
 impl Args {
+    async fn cluster(&self) -> imks::ImksResult<Server> {
+        let (url, name) = (self.adapter.as_deref().unwrap_or_default(), &*self.name);
+        let prefix = |otherwise| self.prefix.as_deref().unwrap_or(otherwise);
+        match (self.profile, self.family) {
+            (Profile::Cluster, Family::Imks) => cluster::server(url, prefix("conformance"), name).await,
+            (Profile::Cluster, Family::Classic) => cluster::classic_server(url, prefix("socket.io"), name),
+            (_, Family::Imks) => cluster::recovering_server(url, prefix("conformance"), name).await,
+            (_, Family::Classic) => Err(imks::ImksError::Config(
+                "Node.js servers share no sessions: use the profile cluster".into(),
+            )),
+        }
+    }
+
     async fn parts(&self) -> imks::ImksResult<(engine::Config, Application)> {
         match self.profile {
             Profile::Cluster | Profile::ClusterRecovery => {
-                let url = self.adapter.as_deref().unwrap_or_default();
-                let server = match self.profile {
-                    Profile::Cluster => cluster::server(url, &self.prefix, &self.name).await?,
-                    _ => cluster::recovering_server(url, &self.prefix, &self.name).await?,
-                };
+                let server = self.cluster().await?;
                 let engine = engine::Config { node: Some(server.node()), ..load::engine() };
                 Ok((engine, Application::Socket(server)))
             }

@@ -37,8 +37,8 @@ struct Shared {
     broker: Box<dyn Broker>,
     state: watch::Sender<BusState>,
     routes: Mutex<Routes>,
-    /// Notified when a subscription was added.
-    changed: Notify,
+    /// Notified when a subscription was added or has ended.
+    changed: Arc<Notify>,
     outgoing: OutgoingQueue,
     probes: Probes,
     /// The current connection, once its subscriptions are complete.
@@ -58,7 +58,7 @@ impl BrokerPipe {
         let shared = Arc::new(Shared {
             broker,
             routes: Mutex::default(),
-            changed: Notify::new(),
+            changed: Arc::new(Notify::new()),
             outgoing: OutgoingQueue::new(state.clone()),
             probes: Probes::new(node),
             connection: Mutex::default(),
@@ -72,13 +72,15 @@ impl BrokerPipe {
         Arc::new(Self { shared, tasks })
     }
 
-    fn add(&self, channel: &str) -> Subscription {
+    fn add(&self, channels: &[&str]) -> Subscription {
         let (inbox, subscription) = subscription(self.shared.state.clone());
         if !self.shared.stop.is_cancelled() {
-            self.shared.routes.lock().add(channel, inbox);
+            let mut routes = self.shared.routes.lock();
+            channels.iter().for_each(|channel| routes.add(channel, inbox.clone()));
+            drop(routes);
             self.shared.changed.notify_one();
         }
-        subscription
+        subscription.telling(self.shared.changed.clone())
     }
 }
 
@@ -96,11 +98,15 @@ impl Pipe for BrokerPipe {
     }
 
     fn subscribe(&self, channel: &str) -> Subscription {
-        self.add(channel)
+        self.add(&[channel])
+    }
+
+    fn subscribe_all(&self, channels: &[&str]) -> Subscription {
+        self.add(channels)
     }
 
     fn receive(&self, node: NodeId) -> Subscription {
-        self.add(&node_channel(node))
+        self.add(&[&node_channel(node)])
     }
 
     fn send_to(&self, node: NodeId, message: Bytes) -> BoxFuture<'_, Result<(), NoReceiver>> {

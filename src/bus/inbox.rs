@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{BusState, metrics};
 
@@ -13,7 +13,7 @@ pub fn subscription(state: watch::Sender<BusState>) -> (Inbox, Subscription) {
     let (sender, messages) = mpsc::channel(INBOX_MAX);
     let (confirm, confirmed) = watch::channel(false);
     let space = Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize));
-    (Inbox { sender, space, confirm, state }, Subscription { messages, confirmed })
+    (Inbox { sender, space, confirm, state }, Subscription { messages, confirmed, ended: None })
 }
 
 /// The end of a subscription that the pipe fills.
@@ -59,9 +59,27 @@ impl Inbox {
 pub struct Subscription {
     messages: mpsc::Receiver<Unread>,
     confirmed: watch::Receiver<bool>,
+    /// Notified when the subscription has ended.
+    ended: Option<Arc<Notify>>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.messages.close();
+        if let Some(ended) = &self.ended {
+            ended.notify_one();
+        }
+    }
 }
 
 impl Subscription {
+    /// Makes the end of the subscription known.
+    #[cfg(any(test, feature = "server"))]
+    pub(super) fn telling(mut self, ended: Arc<Notify>) -> Self {
+        self.ended = Some(ended);
+        self
+    }
+
     /// Waits until the broker has confirmed the subscription. A baseline that is read afterwards misses
     /// nothing. Returns false if the pipe was closed first.
     pub async fn confirmed(&mut self) -> bool {

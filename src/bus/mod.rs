@@ -46,6 +46,13 @@ pub trait Pipe: Send + Sync + 'static {
     /// Subscribes to a channel. Dropping the subscription ends it.
     fn subscribe(&self, channel: &str) -> Subscription;
 
+    /// Subscribes to several channels, whose messages arrive in the order in which they were published. Where the channels
+    /// of a pipe have patterns, one that ends with `*` stands for all channels that begin with what precedes it. Returns a
+    /// subscription that has ended if the pipe cannot do that, as by default.
+    fn subscribe_all(&self, _channels: &[&str]) -> Subscription {
+        subscription(watch::Sender::new(BusState::default())).1
+    }
+
     /// Subscribes to messages that other nodes send to this one.
     fn receive(&self, node: NodeId) -> Subscription;
 

@@ -102,6 +102,19 @@ enum Target {
     Node(NodeId),
 }
 
+impl Target {
+    /// Whether a subscription to this target gets what is sent to that one.
+    fn takes(&self, that: &Self) -> bool {
+        match (self, that) {
+            (Self::Channel(pattern), Self::Channel(channel)) => match pattern.strip_suffix('*') {
+                Some(start) => channel.starts_with(start),
+                None => pattern == channel,
+            },
+            _ => self == that,
+        }
+    }
+}
+
 impl SimBus {
     /// Creates a network whose behavior is fully determined by the seed.
     pub fn new(seed: u64, weather: Weather) -> Self {
@@ -232,7 +245,7 @@ impl Network {
     fn reached(&self, from: usize, target: &Target) -> impl Iterator<Item = (usize, Inbox)> {
         let is_dead = self.ends[from].is_dead;
         let takes =
-            move |it: &&Subscriber| !is_dead && it.target == *target && self.are_together(from, it.pipe);
+            move |it: &&Subscriber| !is_dead && it.target.takes(target) && self.are_together(from, it.pipe);
         self.subscribers.iter().filter(takes).map(|subscriber| (subscriber.pipe, subscriber.inbox.clone()))
     }
 
@@ -295,6 +308,18 @@ impl Pipe for SimPipe {
 
     fn subscribe(&self, channel: &str) -> Subscription {
         self.add(Target::Channel(channel.to_owned()))
+    }
+
+    fn subscribe_all(&self, channels: &[&str]) -> Subscription {
+        let (inbox, subscription) = subscription(self.state.clone());
+        inbox.confirm();
+        let subscriber = |channel: &&str| Subscriber {
+            pipe: self.number,
+            target: Target::Channel((*channel).to_owned()),
+            inbox: inbox.clone(),
+        };
+        self.bus.0.lock().subscribers.extend(channels.iter().map(subscriber));
+        subscription
     }
 
     fn receive(&self, node: NodeId) -> Subscription {

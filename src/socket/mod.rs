@@ -29,6 +29,7 @@ cfg_if::cfg_if! {
         pub use self::{
             codec::dialect::Parser,
             namespace::ack_collector::{Answer, Answers},
+            namespace::all_rooms::AllRooms,
             namespace::authenticator::{Authenticator, AuthenticatorLimits, Credentials, StaticTokens},
             namespace::broadcast::Broadcast,
             namespace::builder::NamespaceBuilder,

@@ -15,6 +15,10 @@ use crate::error::{ImksError, ImksResult};
 pub struct SocketId([u8; 20]);
 
 impl SocketId {
+    /// What stands for a socket of a Node.js server that has answered, or has not: such servers count their sockets and do
+    /// not name them (`NamespaceBuilder::classic`).
+    pub const UNNAMED: Self = Self(*b"--------------------");
+
     /// Creates a random id.
     pub(crate) fn random() -> ImksResult<Self> {
         let mut random = [0; 15];

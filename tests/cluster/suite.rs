@@ -2,6 +2,7 @@
 
 use imks::http::SocketIo;
 use imks::http::listener;
+use imks::socket::Server;
 use tokio_util::task::TaskTracker;
 
 use crate::application;
@@ -14,6 +15,11 @@ async fn node(broker: &Broker, name: &str, recovery: bool, tasks: &TaskTracker) 
         true => application::recovering_server(&broker.url(), &broker.prefix, name).await.unwrap(),
         false => application::server(&broker.url(), &broker.prefix, name).await.unwrap(),
     };
+    listening(server, tasks).await
+}
+
+/// A server with a listener, and its address.
+pub async fn listening(server: Server, tasks: &TaskTracker) -> (SocketIo, String) {
     let engine = imks::engine::Config { node: Some(server.node()), ..Default::default() };
     let io = SocketIo::start(server, engine).unwrap();
     let free = listener::bind(([127, 0, 0, 1], 0).into()).unwrap().local_addr().unwrap();

@@ -1,5 +1,6 @@
 //! The broker Redis (or Valkey): `PUBLISH` and `SUBSCRIBE`, or their sharded forms on a Redis Cluster.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::{Config, TcpConfig};
-use fred::types::{Builder, ConnectHandle, RespVersion, Value};
+use fred::types::{Builder, ConnectHandle, MessageKind, RespVersion, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -28,10 +29,72 @@ pub fn connect(url: &str, prefix: &str, node: NodeId) -> ImksResult<Arc<dyn Pipe
     Ok(BrokerPipe::start(Box::new(Redis::new(url, prefix)?), node))
 }
 
+/// Connects a node to Node.js servers, for [`NamespaceBuilder::classic`](crate::socket::NamespaceBuilder::classic). `prefix`
+/// is the option `key` of their adapter, `socket.io` by default. URLs as for [`connect`], without Redis Clusters.
+///
+/// # Errors
+/// [`ImksError::Config`] for a URL that cannot be used; it does not contain the URL.
+pub fn classic(url: &str, prefix: &str) -> ImksResult<Arc<dyn Pipe>> {
+    let mut redis = Redis::new(url, prefix)?;
+    if redis.config.server.is_clustered() {
+        // The subscribers of a channel are counted on one node only.
+        return Err(ImksError::Config(
+            "a namespace cannot be shared with Node.js servers on a Redis Cluster".into(),
+        ));
+    }
+    redis.names = Names { prefix: prefix.into(), are_classic: true };
+    Ok(BrokerPipe::start(Box::new(redis), NodeId::random()?))
+}
+
 /// A Redis server, a Redis Cluster, or a Redis server behind Sentinels.
 struct Redis {
     config: Config,
+    names: Names,
+}
+
+/// The names of channels in Redis.
+#[derive(Clone)]
+struct Names {
+    /// What precedes the name of each channel.
     prefix: Arc<str>,
+    /// Whether they are those of Node.js servers. One that ends with `*` is then a pattern; the part of `#NAMESPACE#*` before
+    /// the star is that of all its channels up to the second `#`.
+    are_classic: bool,
+}
+
+impl Names {
+    /// Returns the name of a channel.
+    fn channel(&self, channel: &str) -> String {
+        format!("{}{channel}", self.prefix)
+    }
+
+    fn channels<'a>(&self, channels: impl Iterator<Item = &'a Arc<str>>) -> Vec<String> {
+        channels.map(|channel| self.channel(channel)).collect()
+    }
+
+    fn is_pattern(&self, channel: &str) -> bool {
+        self.are_classic && channel.ends_with('*')
+    }
+
+    /// Returns a pattern in which only the star at the end is special.
+    fn pattern(&self, pattern: &str) -> String {
+        let mut escaped = String::new();
+        for c in self.channel(pattern.strip_suffix('*').unwrap_or(pattern)).chars() {
+            escaped.extend("*?[]\\".contains(c).then_some('\\'));
+            escaped.push(c);
+        }
+        escaped + "*"
+    }
+
+    /// Returns the subscription that a message belongs to.
+    fn subscription<'a>(&self, channel: &'a str, kind: &MessageKind) -> Option<Cow<'a, str>> {
+        let channel = channel.strip_prefix(&*self.prefix)?;
+        if *kind != MessageKind::PMessage {
+            return Some(Cow::Borrowed(channel));
+        }
+        let (namespace, _) = channel.strip_prefix('#')?.split_once('#')?;
+        Some(Cow::Owned(format!("#{namespace}#*")))
+    }
 }
 
 impl Redis {
@@ -41,7 +104,7 @@ impl Redis {
         config.fail_fast = true;
         // A connection that subscribes can also ping, and so learn that its subscriptions are complete.
         config.version = RespVersion::RESP3;
-        Ok(Self { config, prefix: prefix.into() })
+        Ok(Self { config, names: Names { prefix: format!("{prefix}:").into(), are_classic: false } })
     }
 
     /// Creates a client that gives up where it would otherwise wait or reconnect: the pipe replaces it. In each of its
@@ -68,7 +131,7 @@ impl Redis {
         let publishing = Running(Box::pin(publisher.init()).await?);
         let connected = [publishing, Running(Box::pin(subscriber.init()).await?)];
         let stop = CancellationToken::new();
-        let (ended, until_gone) = (stop.clone(), receive(messages, arrivals, self.prefix.clone()));
+        let (ended, until_gone) = (stop.clone(), receive(messages, arrivals, self.names.clone()));
         let receiving = TaskTracker::new();
         receiving.spawn(async move {
             ended.run_until_cancelled(until_gone).await;
@@ -78,7 +141,7 @@ impl Redis {
             publisher,
             subscriber,
             ended: tokio::sync::Mutex::new(connected),
-            prefix: self.prefix.clone(),
+            names: self.names.clone(),
             _stop: stop.drop_guard(),
             _receiving: receiving,
         })
@@ -119,23 +182,23 @@ struct RedisConnection {
     clustered: bool,
     /// The tasks of the clients, which end when their connection does.
     ended: tokio::sync::Mutex<[Running; 2]>,
-    prefix: Arc<str>,
+    names: Names,
     _stop: DropGuard,
     /// The task that receives messages, until `_stop`.
     _receiving: TaskTracker,
 }
 
 impl RedisConnection {
-    fn channel(&self, channel: &str) -> String {
-        format!("{}:{channel}", self.prefix)
-    }
-
-    fn channels(&self, channels: &[Arc<str>]) -> Vec<String> {
-        channels.iter().map(|channel| self.channel(channel)).collect()
+    /// Returns the patterns and the channels, as Redis names them.
+    fn split(&self, channels: &[Arc<str>]) -> (Vec<String>, Vec<String>) {
+        let names = &self.names;
+        let patterns = channels.iter().filter(|channel| names.is_pattern(channel));
+        let patterns = patterns.map(|pattern| names.pattern(pattern)).collect();
+        (patterns, names.channels(channels.iter().filter(|channel| !names.is_pattern(channel))))
     }
 
     async fn publish_one(&self, Outgoing { channel, message }: Outgoing) -> Result<i64, fred::error::Error> {
-        let channel = self.channel(&channel);
+        let channel = self.names.channel(&channel);
         match self.clustered {
             true => Box::pin(self.publisher.spublish(channel, Value::Bytes(message))).await,
             false => Box::pin(self.publisher.publish(channel, Value::Bytes(message))).await,
@@ -145,7 +208,7 @@ impl RedisConnection {
     async fn publish_all(&self, batch: Vec<Outgoing>) -> Result<(), fred::error::Error> {
         let pipeline = self.publisher.pipeline();
         for Outgoing { channel, message } in batch {
-            let (channel, message) = (self.channel(&channel), Value::Bytes(message));
+            let (channel, message) = (self.names.channel(&channel), Value::Bytes(message));
             let () = match self.clustered {
                 true => Box::pin(pipeline.spublish(channel, message)).await?,
                 false => Box::pin(pipeline.publish(channel, message)).await?,
@@ -159,9 +222,13 @@ impl RedisConnection {
 impl Connection for RedisConnection {
     fn subscribe<'a>(&'a self, channels: &'a [Arc<str>]) -> BoxFuture<'a, ImksResult<()>> {
         Box::pin(async move {
+            let (patterns, channels) = self.split(channels);
+            if !patterns.is_empty() {
+                Box::pin(self.subscriber.psubscribe(patterns)).await.map_err(failed)?;
+            }
             // Each channel of a cluster has its own shard, and one command is for one shard.
             for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
-                let some = self.channels(some);
+                let some = some.to_vec();
                 match self.clustered {
                     true => Box::pin(self.subscriber.ssubscribe(some)).await,
                     false => Box::pin(self.subscriber.subscribe(some)).await,
@@ -175,8 +242,12 @@ impl Connection for RedisConnection {
 
     fn unsubscribe<'a>(&'a self, channels: &'a [Arc<str>]) -> BoxFuture<'a, ImksResult<()>> {
         Box::pin(async move {
+            let (patterns, channels) = self.split(channels);
+            if !patterns.is_empty() {
+                Box::pin(self.subscriber.punsubscribe(patterns)).await.map_err(failed)?;
+            }
             for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
-                let some = self.channels(some);
+                let some = some.to_vec();
                 match self.clustered {
                     true => Box::pin(self.subscriber.sunsubscribe(some)).await,
                     false => Box::pin(self.subscriber.unsubscribe(some)).await,
@@ -197,7 +268,7 @@ impl Connection for RedisConnection {
 
     fn subscribers<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Option<usize>> {
         Box::pin(async move {
-            let channel = self.channel(channel);
+            let channel = self.names.channel(channel);
             let answer: Result<Vec<(String, usize)>, _> = match self.clustered {
                 true => Box::pin(self.publisher.pubsub_shardnumsub(channel)).await,
                 false => Box::pin(self.publisher.pubsub_numsub(channel)).await,
@@ -233,7 +304,7 @@ impl Connection for RedisConnection {
 async fn receive(
     mut messages: tokio::sync::broadcast::Receiver<fred::types::Message>,
     arrivals: Arrivals,
-    prefix: Arc<str>,
+    names: Names,
 ) {
     loop {
         let message = match messages.recv().await {
@@ -244,11 +315,8 @@ async fn receive(
             }
             Err(RecvError::Closed) => return,
         };
-        let Some(channel) = message.channel.strip_prefix(&*prefix).and_then(|rest| rest.strip_prefix(':'))
-        else {
-            continue;
-        };
-        if !arrivals.push(channel, bytes(message.value)).await {
+        let Some(channel) = names.subscription(&message.channel, &message.kind) else { continue };
+        if !arrivals.push(&channel, bytes(message.value)).await {
             return;
         }
     }

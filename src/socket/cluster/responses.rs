@@ -1,19 +1,15 @@
 //! The responses of this node to requests of other nodes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
+use super::ack_relay::{AckRequester, relay_acks};
 use super::message::{Request, Response};
 use super::message_bus::MessageBus;
 use crate::error::ImksResult;
 use crate::node::NodeId;
 use crate::socket::codec::encoder::encode_ack;
 use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
-use crate::socket::namespace::ack_collector::AckSink;
-use crate::socket::namespace::ack_request::{AckRequest, ExpectedAcks};
 use crate::socket::namespace::cluster_link::{PacketData, Target};
 use crate::socket::namespace::handlers::{ServerEvent, ServerReply};
 use crate::socket::namespace::namespace::Namespace;
@@ -38,7 +34,7 @@ impl Requester {
             }
             Request::ServerSideEmit { event, ack } => self.server_event(namespace, event.event()?, *ack),
             Request::EmitWithAck { target, event, timeout_millis } => {
-                let timeout = Duration::from_millis(*timeout_millis).min(ACK_TIMEOUT_MAX);
+                let timeout = Duration::from_millis(*timeout_millis);
                 self.request_acks(namespace.as_ref(), target, event, timeout)
             }
         }
@@ -95,70 +91,26 @@ impl Requester {
             return Ok(());
         };
         let (bus, args) = (self.bus.clone(), event.event()?);
-        let sink = Arc::new(ResponseSink::new(self));
-        let event_and_args = (args.name(), &args);
-        let request = AckRequest::new(namespace, target, None, event_and_args, event.compress, sink.clone())?;
-        let sockets = request.socket_ids();
-        sink.left.store(sockets.len(), Ordering::Release);
-        sink.requester.respond(Response::AckRequested { sockets });
-        let pending = request.send();
-        bus.spawn(wait_for_acks(sink, pending, timeout))
+        bus.spawn(relay_acks(self, namespace, target, &args, event.compress, timeout)?)
     }
 }
 
-/// Keeps the acks pending until all have arrived or `timeout` has passed.
-async fn wait_for_acks(sink: Arc<ResponseSink>, pending: ExpectedAcks, timeout: Duration) {
-    // The requester has the same deadline, and knows itself which acks are missing.
-    let _ = tokio::time::timeout(timeout, sink.wait()).await;
-    sink.over.store(true, Ordering::Release);
-    drop(pending);
-}
-
-/// Sends the acks of this node's sockets to the requester.
-struct ResponseSink {
-    requester: Requester,
-    left: AtomicUsize,
-    done: Notify,
-    over: AtomicBool,
-}
-
-impl ResponseSink {
-    fn new(requester: Requester) -> Self {
-        Self { requester, left: AtomicUsize::new(0), done: Notify::new(), over: AtomicBool::new(false) }
+impl AckRequester for Requester {
+    fn asked(&self, sockets: Vec<SocketId>) {
+        self.respond(Response::AckRequested { sockets });
     }
 
-    async fn wait(&self) {
-        while self.left.load(Ordering::Acquire) > 0 {
-            self.done.notified().await;
-        }
-    }
-
-    fn one_less(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.done.notify_one();
-        }
-    }
-}
-
-impl AckSink for ResponseSink {
-    fn acked(&self, socket: SocketId, args: Args) {
-        match encode_ack(MAIN_NAMESPACE, 0, &args) {
-            Ok(packet) => self.requester.respond(Response::Ack { socket, ack: PacketData::of(&packet) }),
+    fn acked(&self, socket: SocketId, args: &Args) {
+        match encode_ack(MAIN_NAMESPACE, 0, args) {
+            Ok(packet) => self.respond(Response::Ack { socket, ack: PacketData::of(&packet) }),
             Err(error) => tracing::warn!(%error, "ack not passed on"),
         }
-        self.one_less();
     }
 
     fn gone(&self, socket: SocketId) {
-        if !self.over.load(Ordering::Acquire) {
-            self.requester.respond(Response::NoAck { socket });
-            self.one_less();
-        }
+        self.respond(Response::NoAck { socket });
     }
 }
 
 /// The maximum number of sockets per message. A socket takes a few hundred bytes.
 const SOCKETS_PER_PART: usize = 1_000;
-
-/// The maximum time for which acks are awaited on behalf of another node.
-const ACK_TIMEOUT_MAX: Duration = Duration::from_secs(600);

@@ -121,7 +121,7 @@ impl Args {
     }
 
     /// Returns the values that JSON does not have, by their position in [`Args::json`].
-    pub(super) fn non_json(&self) -> &[Note] {
+    pub(crate) fn non_json(&self) -> &[Note] {
         &self.non_json
     }
 

@@ -7,16 +7,19 @@
 
 mod json;
 mod reader;
+#[cfg(feature = "socketio")]
+pub(crate) mod servers;
 mod transcoder;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use rmp::encode::{write_map_len, write_str, write_uint};
+use smallvec::SmallVec;
 use tungstenite::Utf8Bytes;
 
 use self::json::{Json, JsonWriter};
-use self::reader::{Reader, Token, is_undefined};
+use self::reader::{Form, Reader, Token, is_undefined};
 use self::transcoder::{Transcoder, written};
 use super::encoder::EncodedPacket;
 use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, malformed};
@@ -86,7 +89,8 @@ pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
     if !json.is_empty() {
         written(write_str(&mut out, "data"))?;
         let non_json = packet.non_json();
-        Transcoder { json, attachments: &packet[1..], non_json, out: &mut out }.run()?;
+        let attachments: SmallVec<[&[u8]; 4]> = packet.attachments().collect();
+        Transcoder { json, attachments: &attachments, non_json, form: Form::Client, out: &mut out }.run()?;
     }
     Ok(Frame::binary(&out))
 }
@@ -104,7 +108,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads the map. Unknown keys are ignored and the last of duplicate keys wins, as in the reference.
     fn read(message: &'a [u8]) -> ImksResult<Self> {
-        let mut reader = Reader { rest: message };
+        let mut reader = Reader::new(message);
         let Token::Map(entries) = reader.next()? else { return Err(malformed("packet is no map")) };
         let mut fields = Self::default();
         for _ in 0..entries {
@@ -157,11 +161,11 @@ fn payload(data: &[u8], limits: &Limits) -> ImksResult<Result<Payload, Reason>> 
 }
 
 fn json_of(data: &[u8], limits: &Limits, allowed: impl Fn(&Token<'_>) -> bool) -> ImksResult<JsonWriter> {
-    if !allowed(&Reader { rest: data }.next()?) {
+    if !allowed(&Reader::new(data).next()?) {
         return Err(malformed("data of another kind than the packet type wants"));
     }
     let mut writer = JsonWriter::new(data.len(), *limits);
-    writer.copy(&mut Reader { rest: data }, 0)?;
+    writer.copy(&mut Reader::new(data), 0)?;
     Ok(writer)
 }
 

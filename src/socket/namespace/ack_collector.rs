@@ -26,7 +26,7 @@ pub struct Answers {
 /// The ack of one client.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The socket that answered.
+    /// The socket that answered; [`SocketId::UNNAMED`] if its server is one of Node.js, which does not say.
     pub socket: SocketId,
     /// The arguments of the ack.
     pub args: Args,
@@ -96,6 +96,8 @@ struct State {
     asked: HashMap<SocketId, NodeId>,
     /// The acks that arrived before the report of their node. The bus does not keep messages in order.
     early: HashMap<(NodeId, SocketId), Option<Args>>,
+    /// The sockets without a name that have not answered yet.
+    unnamed: usize,
     result: Answers,
 }
 
@@ -133,6 +135,25 @@ impl AckCollector {
         });
     }
 
+    /// Records how many sockets a node asked that names neither itself nor them.
+    pub(crate) fn asked_unnamed(&self, sockets: usize) {
+        self.change(|state| {
+            let Some(node) = state.nodes.iter().find(|node| **node != self.here).copied() else { return };
+            state.nodes.remove(&node);
+            state.unnamed = state.unnamed.saturating_add(sockets);
+        });
+    }
+
+    /// Records that one of the sockets without a name answered. Such nodes say first how many there are.
+    pub(crate) fn acked_unnamed(&self, args: Args) {
+        self.change(|state| {
+            if let Some(left) = state.unnamed.checked_sub(1) {
+                state.unnamed = left;
+                state.settle(SocketId::UNNAMED, Some(args));
+            }
+        });
+    }
+
     /// Waits until every socket that was asked has answered or left.
     pub(crate) async fn wait(&self) {
         loop {
@@ -149,6 +170,8 @@ impl AckCollector {
         let mut state = self.state.lock();
         let mut result = std::mem::take(&mut state.result);
         result.silent.extend(state.asked.drain().map(|(socket, _)| socket));
+        let unnamed = std::mem::take(&mut state.unnamed);
+        result.silent.extend(std::iter::repeat_n(SocketId::UNNAMED, unnamed));
         result.silent_nodes.extend(state.nodes.drain());
         result
     }
@@ -164,7 +187,7 @@ impl AckCollector {
 
 impl State {
     fn is_complete(&self) -> bool {
-        self.nodes.is_empty() && self.asked.is_empty()
+        self.nodes.is_empty() && self.asked.is_empty() && self.unnamed == 0
     }
 
     fn settle(&mut self, socket: SocketId, outcome: Option<Args>) {

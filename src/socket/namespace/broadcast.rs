@@ -136,7 +136,10 @@ impl<'a> Broadcast<'a> {
         let cluster = self.namespace.cluster();
         let others = match self.scope {
             Scope::Local => Vec::new(),
-            Scope::Cluster => cluster.others(),
+            Scope::Cluster => {
+                cluster.count_others().await;
+                cluster.others()
+            }
         };
         let is_alone = others.is_empty();
         let acks = Arc::new(AckCollector::new(cluster.node(), others));
@@ -251,6 +254,12 @@ impl Socket {
 }
 
 impl Namespace {
+    /// Returns the number of nodes that share this namespace, including this one.
+    pub async fn server_count(&self) -> usize {
+        self.cluster().count_others().await;
+        self.cluster().others().len() + 1
+    }
+
     /// Starts a broadcast to everybody in a room, or in several; see [`Broadcast::to`].
     pub fn to<'a>(&'a self, rooms: impl RoomNames<'a>) -> Broadcast<'a> {
         Broadcast::new(self).to(rooms)

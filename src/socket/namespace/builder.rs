@@ -10,6 +10,7 @@ use super::connect::{Accept, ConnectPayload};
 use super::handlers::{Ack, Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
 use super::refusal::{ConnectError, EventError};
 use super::socket::Socket;
+use crate::bus::Pipe;
 use crate::engine::WhenFull;
 use crate::socket::codec::packet::Args;
 use crate::socket::data::RestoreValue;
@@ -74,6 +75,18 @@ impl NamespaceBuilder {
     /// Lanes and keys of the latest state do not matter then.
     pub fn when_full(&mut self, policy: WhenFull) -> &mut Self {
         self.0.hooks.when_full = policy;
+        self
+    }
+
+    /// Shares the namespace with Node.js servers that use `createAdapter` of npm `@socket.io/redis-adapter`, and with
+    /// programs that use `@socket.io/redis-emitter`. `adapter` is a pipe of `imks::socket::adapter::redis::classic`, which
+    /// several namespaces of one server can have in common.
+    ///
+    /// Whoever may publish in that Redis can send to every client of the namespace. Node.js servers do not say who they are, so
+    /// the ids of nodes in answers and in lists of silent ones only stand for their number. Sessions of clients stay in the memory of
+    /// this node, and keys of the latest state and lanes of events do not reach other nodes.
+    pub fn classic(&mut self, adapter: Arc<dyn Pipe>) -> &mut Self {
+        self.0.hooks.classic = Some(adapter);
         self
     }
 

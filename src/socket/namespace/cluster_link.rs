@@ -1,6 +1,7 @@
 //! The interface through which a namespace reaches the other nodes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,11 @@ pub(crate) trait ClusterLink: Send + Sync {
     /// Returns the other nodes that are known to be alive.
     fn others(&self) -> Vec<NodeId>;
 
+    /// Learns how many other nodes there are, where these do not announce themselves.
+    fn count_others(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// Makes all other nodes apply the operation to their sockets.
     fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()>;
 
@@ -48,6 +54,15 @@ pub(crate) trait ClusterLink: Send + Sync {
         target: &Target<'_>,
     ) -> ImksResult<BoxFuture<'static, NodeSockets>>;
 
+    /// Asks all other nodes for their rooms, the own rooms of sockets among them.
+    fn all_rooms(&self, namespace: &str) -> ImksResult<BoxFuture<'static, NodeRooms>> {
+        let fetching = self.fetch_sockets(namespace, &Target::default())?;
+        Ok(Box::pin(async move {
+            let (sockets, silent) = fetching.await;
+            (sockets.into_iter().flat_map(|(_, socket)| socket.rooms).collect(), silent)
+        }))
+    }
+
     /// Sends a server event to the handlers of all other nodes.
     fn server_side_emit(&self, namespace: &str, event: &EncodedPacket) -> ImksResult<()>;
 
@@ -65,6 +80,9 @@ pub(crate) type Guard = Box<dyn Send + Sync>;
 
 /// The sockets of other nodes, and the nodes that did not send all of theirs in time.
 pub(crate) type NodeSockets = (Vec<(NodeId, SocketInfo)>, Vec<NodeId>);
+
+/// The rooms of other nodes, and the nodes that did not answer in time.
+pub(crate) type NodeRooms = (BTreeSet<String>, Vec<NodeId>);
 
 /// The answers of other nodes, and the nodes that did not answer in time.
 pub(crate) type NodeAnswers = (Vec<(NodeId, Args)>, Vec<NodeId>);
@@ -153,14 +171,14 @@ pub(crate) enum Change<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PacketData<'a> {
     /// The array of arguments. For an event, the name is its first element.
-    json: &'a str,
+    pub(crate) json: &'a str,
     #[serde(borrow)]
-    attachments: Vec<&'a serde_bytes::Bytes>,
+    pub(crate) attachments: Vec<&'a serde_bytes::Bytes>,
     /// Whether the packet may be compressed for clients.
     pub(crate) compress: bool,
     /// The values that JSON does not have, by their position in `json`.
     #[serde(default, skip_serializing_if = "<[Note]>::is_empty")]
-    non_json: Cow<'a, [Note]>,
+    pub(crate) non_json: Cow<'a, [Note]>,
 }
 
 impl<'a> PacketData<'a> {

@@ -133,7 +133,8 @@ impl Namespace {
         })
     }
 
-    fn apply_event(
+    /// Sends an event of another node to the selected sockets of this node.
+    pub(crate) fn apply_event(
         &self,
         target: &Target<'_>,
         args: &Args,

@@ -11,7 +11,7 @@ use super::connect::{Accept, ConnectPayload, Owner};
 use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
-use crate::bus::BoxFuture;
+use crate::bus::{BoxFuture, Pipe};
 use crate::engine::{Lane, Reservation, SendError, WhenFull};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
@@ -314,6 +314,8 @@ type RefusedAnswer = Box<dyn Fn(&Socket, &EventError, Option<Ack>) + Send + Sync
 pub(crate) struct Hooks {
     /// What happens when the queue of a client is full.
     pub(crate) when_full: WhenFull,
+    /// The pipe to Node.js servers that share the namespace.
+    pub(crate) classic: Option<Arc<dyn Pipe>>,
     pub(crate) middleware: Vec<Middleware>,
     pub(crate) connect: Option<ConnectHook>,
     pub(crate) connected: Option<ConnectedHook>,

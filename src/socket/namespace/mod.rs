@@ -10,6 +10,7 @@
 pub(crate) mod ack_collector;
 pub(crate) mod ack_request;
 mod acks;
+pub(crate) mod all_rooms;
 pub(crate) mod authenticator;
 pub(crate) mod broadcast;
 pub(crate) mod builder;

@@ -14,6 +14,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::packet::Args;
+use crate::socket::socket_id::SocketId;
 
 /// A socket of this node or another one: a snapshot of its state, and methods to reach it.
 #[derive(Debug, Clone)]
@@ -100,7 +101,8 @@ impl RemoteSocket {
         timeout: Duration,
     ) -> ImksResult<Args> {
         let Answers { answers, .. } = self.reach().emit_with_ack(event, args, timeout).await?;
-        let answer = answers.into_iter().find(|answer| answer.socket == self.info.id);
+        let answer =
+            answers.into_iter().find(|answer| [self.info.id, SocketId::UNNAMED].contains(&answer.socket));
         answer.map(|answer| answer.args).ok_or(ImksError::Timeout("the client did not acknowledge in time"))
     }
 

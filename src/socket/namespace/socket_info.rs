@@ -39,7 +39,7 @@ pub struct RemoteHandshake {
 
 impl RemoteHandshake {
     pub(crate) fn of(handshake: &Handshake) -> Self {
-        let public = handshake.headers().filter(|(name, _)| !SECRET_HEADERS.contains(name));
+        let public = handshake.headers().filter(|(name, _)| !is_secret(name));
         Self {
             address: handshake.peer.to_string(),
             url: handshake.url().to_owned(),
@@ -65,6 +65,11 @@ mod json_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
         serde_json::from_str(<&str>::deserialize(deserializer)?).map_err(D::Error::custom)
     }
+}
+
+/// Whether a header has credentials, which do not travel between nodes.
+pub(crate) fn is_secret(name: &str) -> bool {
+    SECRET_HEADERS.contains(&name)
 }
 
 /// The headers with credentials, which are not sent to other nodes.

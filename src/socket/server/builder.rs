@@ -13,6 +13,7 @@ use crate::socket::adapter::Adapter;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::cluster::family::Imks;
 use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::cluster::namespace_cluster::NamespaceCluster;
 use crate::socket::namespace::builder::NamespaceBuilder;
 use crate::socket::namespace::delivery::Delivery;
 use crate::socket::namespace::namespace::{Namespace, check_path};
@@ -128,7 +129,7 @@ impl ServerBuilder {
         let node = self.node.map_or_else(NodeId::random, Ok)?;
         let timeout = self.config.request_timeout;
         let bus = Arc::new(MessageBus::new(node, self.adapter, Arc::new(Imks), timeout)?);
-        let mut namespaces = HashMap::new();
+        let (mut namespaces, mut clusters) = (HashMap::new(), Vec::new());
         for (path, builder) in self.namespaces {
             check_path(&path)?;
             // Instruments send a page the whole state when it reconnects, so they need no recovery.
@@ -136,10 +137,14 @@ impl ServerBuilder {
             let handlers = Arc::new(builder.build());
             let recovers = !is_watching && handlers.hooks.never_drops();
             let recovery = self.config.recovery.as_ref().filter(|_| recovers);
-            let shared = self.recovery_log.clone().filter(|_| handlers.hooks.never_drops());
+            let classic = handlers.hooks.classic.as_ref();
+            let has_log = classic.is_none() && handlers.hooks.never_drops();
+            let shared = self.recovery_log.clone().filter(|_| has_log);
             let shared = shared.map(|log| SharedLog::new(log, &path)).transpose()?;
             let delivery = Delivery::new(recovery, shared)?;
-            let namespace = Namespace::new(&path, handlers, bus.clone(), delivery, None);
+            let cluster = NamespaceCluster::of(&path, classic, &bus, timeout)?;
+            let namespace = Namespace::new(&path, handlers.clone(), cluster.link(), delivery, None);
+            clusters.push((namespace.clone(), cluster));
             namespaces.insert(path.into_boxed_str(), namespace);
         }
         let parent = |(name, rule, builder): (_, _, NamespaceBuilder)| Parent {
@@ -152,9 +157,10 @@ impl ServerBuilder {
             children_max: self.config.dynamic_namespaces_max,
             cleanup: self.config.cleanup_empty_child_namespaces,
             recovery: self.config.recovery.clone(),
+            request_timeout: timeout,
         };
         let dynamic = Dynamic::new(parents, limits, self.on_new_namespace, bus.clone());
-        Ok(Server::new(self.config, namespaces, dynamic, bus, instruments))
+        Ok(Server::new(self.config, namespaces, clusters, dynamic, bus, instruments))
     }
 
     /// Adds the namespace of an instrument, and its observers in the other namespaces.

@@ -8,7 +8,8 @@ use crate::socket::namespace::cluster_link::ClusterLink;
 use crate::socket::namespace::namespace::Namespace;
 
 impl Server {
-    /// Returns the number of live nodes in the cluster, including this one.
+    /// Returns the number of live nodes in the cluster, including this one. Node.js servers are not among them; see
+    /// [`Namespace::server_count`].
     pub fn server_count(&self) -> usize {
         self.0.bus.others().len() + 1
     }
@@ -40,8 +41,8 @@ impl Server {
     }
 
     pub(crate) fn listen_to_bus(&self) {
-        for namespace in self.0.namespaces.values() {
-            self.0.bus.listen(namespace);
+        for (namespace, cluster) in &self.0.clusters {
+            cluster.listen(namespace);
             if let Some(store) = namespace.delivery().shared() {
                 store.start(Arc::new(namespace.clone()));
             }
@@ -67,6 +68,10 @@ impl Server {
         for store in self.0.namespaces.values().filter_map(|namespace| namespace.delivery().shared()) {
             store.stop().await;
         }
+        for (_, cluster) in &self.0.clusters {
+            cluster.leave().await;
+        }
+        self.0.dynamic.leave().await;
         self.0.bus.leave().await;
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::bus::BoxFuture;
 use crate::error::{ImksError, ImksResult};
 use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::cluster::namespace_cluster::NamespaceCluster;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::namespace::connect::ConnectPayload;
 use crate::socket::namespace::delivery::Delivery;
@@ -159,10 +161,13 @@ pub(crate) struct DynamicLimits {
     pub(crate) children_max: usize,
     pub(crate) cleanup: bool,
     pub(crate) recovery: Option<Recovery>,
+    /// How long other nodes have to respond.
+    pub(crate) request_timeout: Duration,
 }
 
 struct Child {
     namespace: Namespace,
+    cluster: NamespaceCluster,
     parent: usize,
     /// The number of sockets that are in the namespace or joining it. Changed only under the lock of the map.
     users: usize,
@@ -226,6 +231,9 @@ impl Dynamic {
                 return Ok(child.get().namespace.clone());
             }
             Entry::Vacant(place) => {
+                let classic = self.parents[parent].handlers.hooks.classic.as_ref();
+                let timeout = self.limits.request_timeout;
+                let cluster = NamespaceCluster::of(path, classic, &self.bus, timeout)?;
                 let within = |len: usize| (len < self.limits.children_max).then_some(len + 1);
                 self.len
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
@@ -239,10 +247,10 @@ impl Dynamic {
                         home.remove_user(path);
                     }
                 });
-                let namespace =
-                    Namespace::new(path, handlers, self.bus.clone(), delivery, Some(on_client_gone));
-                self.bus.listen(&namespace);
-                place.insert(Child { namespace: namespace.clone(), parent, users: 1 });
+                let link = cluster.link();
+                let namespace = Namespace::new(path, handlers, link, delivery, Some(on_client_gone));
+                cluster.listen(&namespace);
+                place.insert(Child { namespace: namespace.clone(), cluster, parent, users: 1 });
                 namespace
             }
         };
@@ -253,6 +261,14 @@ impl Dynamic {
         Ok(created)
     }
 
+    /// Leaves the clusters that existing namespaces share with Node.js servers.
+    pub(crate) async fn leave(&self) {
+        let clusters: Vec<_> = self.children.iter().map(|child| child.cluster.clone()).collect();
+        for cluster in clusters {
+            cluster.leave().await;
+        }
+    }
+
     /// Decrements the number of users, and removes a namespace without users if cleanup is on.
     fn remove_user(&self, path: &str) {
         let removed = self.children.remove_if_mut(path, |_, child| {
@@ -260,7 +276,7 @@ impl Dynamic {
             let unused = child.users == 0 && self.limits.cleanup;
             if unused {
                 // Unsubscribe under the lock, so that a new namespace with this path subscribes afterwards.
-                self.bus.unlisten(path);
+                child.cluster.unlisten(path);
             }
             unused
         });

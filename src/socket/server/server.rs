@@ -13,6 +13,7 @@ use super::instrument::Instrument;
 use super::open_connections::OpenConnections;
 use crate::engine::{Connection, Engine};
 use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::cluster::namespace_cluster::NamespaceCluster;
 use crate::socket::namespace::namespace::Namespace;
 
 /// A Socket.IO server. It is cheap to clone.
@@ -22,6 +23,8 @@ pub struct Server(pub(super) Arc<Inner>);
 pub(crate) struct Inner {
     pub(super) config: Config,
     pub(super) namespaces: HashMap<Box<str>, Namespace>,
+    /// The static namespaces, each with its cluster.
+    pub(super) clusters: Vec<(Namespace, NamespaceCluster)>,
     pub(super) dynamic: Arc<Dynamic>,
     pub(super) bus: Arc<MessageBus>,
     pub(super) instruments: Vec<Arc<dyn Instrument>>,
@@ -35,13 +38,23 @@ impl Server {
     pub(crate) fn new(
         config: Config,
         namespaces: HashMap<Box<str>, Namespace>,
+        clusters: Vec<(Namespace, NamespaceCluster)>,
         dynamic: Arc<Dynamic>,
         bus: Arc<MessageBus>,
         instruments: Vec<Arc<dyn Instrument>>,
     ) -> Self {
         let (tasks, handlers, open) = (TaskTracker::new(), TaskTracker::new(), OpenConnections::default());
-        let server =
-            Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, handlers, open }));
+        let server = Self(Arc::new(Inner {
+            config,
+            namespaces,
+            clusters,
+            dynamic,
+            bus,
+            instruments,
+            tasks,
+            handlers,
+            open,
+        }));
         server.0.instruments.iter().for_each(|instrument| instrument.bind(server.downgrade()));
         server
     }

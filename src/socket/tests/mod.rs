@@ -2,6 +2,7 @@
 
 mod api;
 mod authenticator;
+mod classic;
 mod cluster;
 mod fuzz_corpus;
 mod recovery;

@@ -51,6 +51,15 @@ impl JsonWriter {
         }
     }
 
+    /// Converts the bytes of one value to an array that contains it alone.
+    #[cfg(feature = "socketio")]
+    pub(super) fn copy_alone(&mut self, reader: &mut Reader<'_>) -> ImksResult<()> {
+        self.out.push(b'[');
+        self.copy(reader, 1)?;
+        self.out.push(b']');
+        Ok(())
+    }
+
     /// Converts one value.
     pub(super) fn copy(&mut self, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
         if depth > JSON_DEPTH_MAX {

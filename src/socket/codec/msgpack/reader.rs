@@ -7,7 +7,7 @@ use crate::error::{ImksError, ImksResult};
 
 /// A value, or the beginning of an array or map with this many entries.
 #[derive(Debug, PartialEq)]
-pub(super) enum Token<'a> {
+pub(crate) enum Token<'a> {
     Nil,
     /// JavaScript's `undefined`, as `notepack.io` writes it.
     Undefined,
@@ -26,13 +26,33 @@ pub(super) enum Token<'a> {
     Date(i64),
 }
 
+/// A form of msgpack. They differ in dates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// That of clients (`notepack.io` 2): a date is an extension of type 0, in milliseconds.
+    Client,
+    /// That of servers (`notepack.io` 3): a date is a timestamp, an extension of type -1.
+    Server,
+}
+
 /// The unread bytes. Announced lengths are checked against them before use.
-pub(super) struct Reader<'a> {
-    pub(super) rest: &'a [u8],
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
+    form: Form,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn next(&mut self) -> ImksResult<Token<'a>> {
+    /// Creates a reader of what clients send.
+    pub(crate) fn new(rest: &'a [u8]) -> Self {
+        Self { rest, form: Form::Client }
+    }
+
+    /// Creates a reader of another form.
+    pub(crate) fn of_form(rest: &'a [u8], form: Form) -> Self {
+        Self { rest, form }
+    }
+
+    pub(crate) fn next(&mut self) -> ImksResult<Token<'a>> {
         let [kind] = self.fixed()?;
         Ok(match Marker::from_u8(kind) {
             Marker::FixPos(value) => Token::Unsigned(value.into()),
@@ -77,7 +97,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips one value and returns its bytes.
-    pub(super) fn skip(&mut self) -> ImksResult<&'a [u8]> {
+    pub(crate) fn skip(&mut self) -> ImksResult<&'a [u8]> {
         let start = self.rest;
         let mut left: u64 = 1;
         while left > 0 {
@@ -109,7 +129,7 @@ impl<'a> Reader<'a> {
     fn extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
         Ok(match self.typed(length)? {
             (0, data) => Token::Binary(data),
-            (kind, data) => Token::Extension(kind, data),
+            (kind, data) => self.date(kind, data).unwrap_or(Token::Extension(kind, data)),
         })
     }
 
@@ -119,8 +139,27 @@ impl<'a> Reader<'a> {
         Ok(match self.typed(length)? {
             (0, [_]) => Token::Undefined,
             (0, &[a, b, c, d, e, f, g, h]) => Token::Date(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
-            (kind, data) => Token::Extension(kind, data),
+            (kind, data) => self.date(kind, data).unwrap_or(Token::Extension(kind, data)),
         })
+    }
+
+    /// Returns the date of a timestamp (msgpack specification, "Timestamp extension type") of 32, 64 or 96 bits.
+    fn date(&self, kind: i8, data: &[u8]) -> Option<Token<'a>> {
+        if self.form != Form::Server || kind != TIMESTAMP {
+            return None;
+        }
+        let (seconds, nanos) = match *data {
+            [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
+            [a, b, c, d, e, f, g, h] => {
+                let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                ((both & 0x3_ffff_ffff) as i64, (both >> 34) as u32)
+            }
+            [a, b, c, d, e, f, g, h, i, j, k, l] => {
+                (i64::from_be_bytes([e, f, g, h, i, j, k, l]), u32::from_be_bytes([a, b, c, d]))
+            }
+            _ => return None,
+        };
+        Some(Token::Date(seconds.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))))
     }
 
     fn typed(&mut self, length: usize) -> ImksResult<(i8, &'a [u8])> {
@@ -140,6 +179,9 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 }
+
+/// The type of timestamps.
+pub(super) const TIMESTAMP: i8 = -1;
 
 fn signed<'a>(value: i64) -> Token<'a> {
     u64::try_from(value).map_or(Token::Signed(value), Token::Unsigned)

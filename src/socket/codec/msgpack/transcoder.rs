@@ -9,15 +9,16 @@ use smallvec::SmallVec;
 use super::super::json::{string_end, unescape};
 use super::super::non_json::{NonJson, Note};
 use super::super::packet::malformed;
-use crate::engine::Frame;
+use super::reader::{Form, TIMESTAMP};
 use crate::error::{ImksError, ImksResult};
 
 /// A converter of JSON text to msgpack. It makes two passes, because msgpack writes sizes before contents.
 pub(super) struct Transcoder<'a> {
     pub(super) json: &'a str,
-    pub(super) attachments: &'a [Frame],
+    pub(super) attachments: &'a [&'a [u8]],
     /// The values that JSON does not have, by their position in `json` and in this order.
     pub(super) non_json: &'a [Note],
+    pub(super) form: Form,
     pub(super) out: &'a mut Vec<u8>,
 }
 
@@ -74,12 +75,35 @@ impl Transcoder<'_> {
             NonJson::NaN => written(write_f64(self.out, f64::NAN))?,
             NonJson::Infinity => written(write_f64(self.out, f64::INFINITY))?,
             NonJson::NegativeInfinity => written(write_f64(self.out, f64::NEG_INFINITY))?,
+            NonJson::Date(millis) if self.form == Form::Server => self.timestamp(millis)?,
             NonJson::Date(millis) => {
                 written(write_ext_meta(self.out, 8, 0))?;
                 self.out.extend_from_slice(&millis.to_be_bytes());
             }
         }
         Ok(Some(length))
+    }
+
+    /// Writes a date as the shortest timestamp that holds it.
+    fn timestamp(&mut self, millis: i64) -> ImksResult<()> {
+        let (seconds, nanos) = (millis.div_euclid(1_000), millis.rem_euclid(1_000) as u32 * 1_000_000);
+        match (u32::try_from(seconds), nanos) {
+            (Ok(seconds), 0) => {
+                written(write_ext_meta(self.out, 4, TIMESTAMP))?;
+                self.out.extend_from_slice(&seconds.to_be_bytes());
+            }
+            _ if (0..1 << 34).contains(&seconds) => {
+                written(write_ext_meta(self.out, 8, TIMESTAMP))?;
+                let both = u64::from(nanos) << 34 | seconds as u64;
+                self.out.extend_from_slice(&both.to_be_bytes());
+            }
+            _ => {
+                written(write_ext_meta(self.out, 12, TIMESTAMP))?;
+                self.out.extend_from_slice(&nanos.to_be_bytes());
+                self.out.extend_from_slice(&seconds.to_be_bytes());
+            }
+        }
+        Ok(())
     }
 
     /// Writes a map or, if it is a placeholder in a packet with attachments, the attachment itself.
@@ -89,7 +113,7 @@ impl Transcoder<'_> {
             && let Some((number, length)) = placeholder(&self.json[at..])
         {
             let attachment = self.attachments.get(number).ok_or_else(|| malformed("illegal attachments"))?;
-            written(write_bin(self.out, attachment.payload()))?;
+            written(write_bin(self.out, attachment))?;
             return Ok(length);
         }
         written(write_map_len(self.out, entries))?;
