@@ -1,6 +1,12 @@
 //! The embedded directory on both databases, through the same gRPC client that an external core is reached by.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::large_futures,
+    reason = "a test that cannot go on fails"
+)]
 
 #[path = "directory/admin.rs"]
 mod admin;
