@@ -161,11 +161,12 @@ fn measure(adapter: Option<Adapter>, options: &Options) -> Outcome<Figures> {
     let nodes = Nodes::start(adapter)?;
     nodes.meet()?;
     let rest = Rest::of(&nodes, options.time)?;
-    let windowed = Windowed { members: options.members }.run(&nodes, &rest, options.time)?;
-    let paced = Paced { rate: options.rate }.run(&nodes, &rest, options.time)?;
+    // First, while nothing is left of another load that could be used again.
     let idle = match options.idle {
         0 => None,
         count => idle::run(nodes.receiver(), count, client::Via::WebSocket)?.idle_kib,
     };
+    let windowed = Windowed { members: options.members }.run(&nodes, &rest, options.time)?;
+    let paced = Paced { rate: options.rate }.run(&nodes, &rest, options.time)?;
     Ok(Figures { windowed, paced, idle_kib: idle, rest_percent: rest.percent() })
 }
