@@ -69,6 +69,11 @@ impl Requests {
         Ok(OpenRequest { requests: self.clone(), id, done })
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pending.lock().len()
+    }
+
     /// Adds the response of a node. Ignores duplicates and late responses.
     pub(super) fn take(&self, node: NodeId, id: u64, response: Response<'_>) -> ImksResult<()> {
         let mut pending = self.pending.lock();
