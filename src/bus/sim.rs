@@ -1,17 +1,53 @@
-//! An in-memory pipe for tests. It delays, reorders, drops, duplicates and partitions messages, reproducibly
-//! for each seed.
+//! An in-memory pipe for tests. It delays, reorders, drops, duplicates and partitions messages, is deaf, stands still and
+//! dies, reproducibly for each seed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{BoxFuture, BusState, Inbox, NoReceiver, Pipe, Subscription, subscription};
 use crate::node::NodeId;
+
+/// Random numbers that a seed determines (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Creates dice. Those with different seeds or names have nothing to do with each other.
+    pub fn new(seed: u64, name: impl Hash) -> Self {
+        // It has fixed keys, so it is the same in every process.
+        let mut hasher = DefaultHasher::new();
+        (seed, name).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// Returns a random number below `bound`, or 0 if that is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+
+    /// Returns true in so many of a hundred cases.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// Returns a random duration of whole milliseconds up to `longest`.
+    pub fn duration(&mut self, longest: Duration) -> Duration {
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(self.below(millis.saturating_add(1)))
+    }
+}
 
 /// The faults that are injected into message delivery.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,11 +69,24 @@ pub struct SimBus(Arc<Mutex<Network>>, TaskTracker);
 #[derive(Default)]
 struct Network {
     weather: Weather,
-    random: u64,
+    seed: u64,
+    /// The dice of each way through the network, so that what happens on one changes nothing on another.
+    dice: HashMap<(usize, Target), Dice>,
     subscribers: Vec<Subscriber>,
     /// The pipes that are cut off from all pipes outside this set.
     island: HashSet<usize>,
-    pipes: Vec<watch::Sender<BusState>>,
+    ends: Vec<End>,
+}
+
+/// The state of one pipe.
+struct End {
+    state: watch::Sender<BusState>,
+    /// Whether the process of this pipe has died.
+    is_dead: bool,
+    /// Until when the process of this pipe stands still.
+    still_until: Option<Instant>,
+    /// Until when everything from and to this pipe is lost.
+    deaf_until: Option<Instant>,
 }
 
 struct Subscriber {
@@ -47,7 +96,7 @@ struct Subscriber {
 }
 
 /// The destination of a message.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Target {
     Channel(String),
     Node(NodeId),
@@ -59,9 +108,7 @@ impl SimBus {
         let bus = Self::default();
         {
             let mut network = bus.0.lock();
-            network.weather = weather;
-            // A xorshift generator never leaves the state zero.
-            network.random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            (network.weather, network.seed) = (weather, seed);
         }
         bus
     }
@@ -70,8 +117,9 @@ impl SimBus {
     pub fn pipe(&self) -> Arc<SimPipe> {
         let state = watch::Sender::new(BusState::default());
         let mut network = self.0.lock();
-        network.pipes.push(state.clone());
-        Arc::new(SimPipe { bus: self.clone(), number: network.pipes.len() - 1, state })
+        let end = End { state: state.clone(), is_dead: false, still_until: None, deaf_until: None };
+        network.ends.push(end);
+        Arc::new(SimPipe { bus: self.clone(), number: network.ends.len() - 1, state })
     }
 
     /// Changes the faults of messages that are sent from now on.
@@ -88,59 +136,126 @@ impl SimBus {
     pub fn heal(&self) {
         let mut network = self.0.lock();
         network.island.clear();
-        network.pipes.iter().for_each(|pipe| pipe.send_modify(|state| state.epoch += 1));
+        network.ends.iter().for_each(End::reconnect);
+    }
+
+    /// Whether a message of one pipe reaches another one now, but for the weather.
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        let (network, now) = (self.0.lock(), Instant::now());
+        let speaks = |pipe: usize| {
+            let end = &network.ends[pipe];
+            !end.is_dead && !end.is_deaf(now) && end.still_until.is_none_or(|until| until <= now)
+        };
+        network.are_together(from, to) && speaks(from) && speaks(to)
+    }
+
+    /// Drops what would come to a pipe from now on, as an inbox that is full, and counts it.
+    pub fn deafen(&self, pipe: usize, until: Instant) {
+        self.0.lock().ends[pipe].deaf_until = Some(until);
+    }
+
+    /// Tells a pipe that its connection is a new one.
+    pub fn reconnect(&self, pipe: usize) {
+        self.0.lock().ends[pipe].reconnect();
+    }
+
+    /// Stops the process of a pipe for a time: what it sends and what it gets waits.
+    pub fn stop(&self, pipe: usize, until: Instant) {
+        self.0.lock().ends[pipe].still_until = Some(until);
+    }
+
+    /// Ends a pipe as a process that is killed: it says and hears nothing more.
+    pub fn kill(&self, pipe: usize) {
+        let mut network = self.0.lock();
+        network.ends[pipe].is_dead = true;
+        network.subscribers.retain(|subscriber| subscriber.pipe != pipe);
+    }
+
+    /// Returns the number of subscriptions.
+    pub fn subscriptions(&self) -> usize {
+        let mut network = self.0.lock();
+        network.subscribers.retain(|subscriber| !subscriber.inbox.is_closed());
+        network.subscribers.len()
     }
 
     fn carry(&self, from: usize, target: &Target, message: &Bytes) -> usize {
-        let mut network = self.0.lock();
+        let (mut network, now) = (self.0.lock(), Instant::now());
         network.subscribers.retain(|subscriber| !subscriber.inbox.is_closed());
-        let inboxes: Vec<Inbox> = network.reached(from, target).cloned().collect();
-        for inbox in &inboxes {
-            for delay in network.copies(target) {
-                match delay {
-                    Duration::ZERO => inbox.push(message.clone()),
-                    delay => self.push_later(inbox.clone(), message.clone(), delay),
+        let reached: Vec<(usize, Inbox)> = network.reached(from, target).collect();
+        let sent = network.ends[from].still_until.map_or(now, |until| until.max(now));
+        for (to, inbox) in &reached {
+            for delay in network.copies(from, target) {
+                if network.drops(from, *to, now) {
+                    continue;
+                }
+                match sent + delay {
+                    arrival if arrival <= now => inbox.push(message.clone()),
+                    arrival => self.push_later(*to, inbox.clone(), message.clone(), arrival),
                 }
             }
         }
-        inboxes.len()
+        reached.len()
     }
 
-    fn push_later(&self, inbox: Inbox, message: Bytes, delay: Duration) {
+    fn push_later(&self, to: usize, inbox: Inbox, message: Bytes, arrival: Instant) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let network = self.0.clone();
         let carrying = async move {
-            tokio::time::sleep(delay).await;
-            inbox.push(message);
+            tokio::time::sleep_until(arrival).await;
+            let still_until = network.lock().ends[to].still_until.filter(|until| *until > arrival);
+            if let Some(until) = still_until {
+                tokio::time::sleep_until(until).await;
+            }
+            if !network.lock().ends[to].is_dead {
+                inbox.push(message);
+            }
         };
         self.1.spawn_on(carrying, &runtime);
     }
 }
 
+impl End {
+    fn reconnect(&self) {
+        self.state.send_modify(|state| state.epoch += 1);
+    }
+
+    fn is_deaf(&self, now: Instant) -> bool {
+        self.deaf_until.is_some_and(|until| until > now)
+    }
+}
+
 impl Network {
-    fn reached(&self, from: usize, target: &Target) -> impl Iterator<Item = &Inbox> {
-        let together = move |to: usize| self.island.contains(&from) == self.island.contains(&to);
-        let takes = move |it: &&Subscriber| it.target == *target && together(it.pipe);
-        self.subscribers.iter().filter(takes).map(|subscriber| &subscriber.inbox)
+    fn are_together(&self, one: usize, other: usize) -> bool {
+        self.island.contains(&one) == self.island.contains(&other)
+    }
+
+    fn reached(&self, from: usize, target: &Target) -> impl Iterator<Item = (usize, Inbox)> {
+        let is_dead = self.ends[from].is_dead;
+        let takes =
+            move |it: &&Subscriber| !is_dead && it.target == *target && self.are_together(from, it.pipe);
+        self.subscribers.iter().filter(takes).map(|subscriber| (subscriber.pipe, subscriber.inbox.clone()))
+    }
+
+    /// Whether a pipe that is deaf loses a message.
+    fn drops(&self, from: usize, to: usize, now: Instant) -> bool {
+        if self.ends[to].is_deaf(now) {
+            self.ends[to].state.send_modify(|state| state.lost += 1);
+            return true;
+        }
+        self.ends[from].is_deaf(now)
     }
 
     /// Returns the delay of each copy of a message.
-    fn copies(&mut self, target: &Target) -> Vec<Duration> {
+    fn copies(&mut self, from: usize, target: &Target) -> Vec<Duration> {
         let Weather { delay_max, lost_percent, direct_lost_percent, doubled_percent } = self.weather;
         let lost_percent = if matches!(target, Target::Node(_)) { direct_lost_percent } else { lost_percent };
-        if self.draw(100) < u64::from(lost_percent) {
+        let seed = self.seed;
+        let dice = self.dice.entry((from, target.clone())).or_insert_with(|| Dice::new(seed, (from, target)));
+        if dice.chance(lost_percent.into()) {
             return Vec::new();
         }
-        let copies = if self.draw(100) < u64::from(doubled_percent) { 2 } else { 1 };
-        let millis = u64::try_from(delay_max.as_millis()).unwrap_or(u64::MAX);
-        (0..copies).map(|_| Duration::from_millis(self.draw(millis.saturating_add(1)))).collect()
-    }
-
-    /// Returns a random number below `bound` (xorshift64).
-    fn draw(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound.max(1)
+        let copies = if dice.chance(doubled_percent.into()) { 2 } else { 1 };
+        (0..copies).map(|_| dice.duration(delay_max)).collect()
     }
 }
 

@@ -120,6 +120,7 @@ impl<'a> Broadcast<'a> {
     }
 
     /// Sends an event to all sockets and waits until each has answered or left, for at most `timeout`.
+    /// While a recovery log that nodes share is away, this takes up to two seconds longer: what was sent before goes first.
     ///
     /// The result holds the acks that have arrived by then and names the sockets that did not answer.
     pub async fn emit_with_ack(
@@ -172,6 +173,7 @@ impl<'a> Broadcast<'a> {
 
     /// Returns the sockets of all nodes, as their nodes describe them. Other nodes have
     /// [`Config::request_timeout`](crate::socket::Config::request_timeout) to respond.
+    /// While a recovery log that nodes share is away, this takes up to two seconds longer: what was sent before goes first.
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
         self.namespace.delivery().settle().await;
         let cluster = self.namespace.cluster();

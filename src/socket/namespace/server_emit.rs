@@ -26,6 +26,7 @@ impl Namespace {
     }
 
     /// Sends an event to all other nodes and waits until each has answered, for at most `timeout`.
+    /// While a recovery log that nodes share is away, this takes up to two seconds longer: what was sent before goes first.
     pub async fn server_side_emit_with_ack(
         &self,
         event: &str,

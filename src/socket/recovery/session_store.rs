@@ -11,6 +11,8 @@
 
 mod arrivals;
 mod follow;
+#[cfg(test)]
+mod inspect;
 mod link;
 mod log;
 mod outgoing;

@@ -51,6 +51,16 @@ impl Server {
         self.0.instruments.iter().for_each(|instrument| instrument.clone().start());
     }
 
+    /// Returns the tables of this node that grow and shrink: the name of each, its size and its bound.
+    #[cfg(test)]
+    pub(crate) fn tables(&self) -> Vec<(&'static str, usize, usize)> {
+        let mut tables = self.0.bus.tables();
+        for namespace in self.every_namespace() {
+            tables.extend(namespace.delivery().shared().into_iter().flat_map(|store| store.tables()));
+        }
+        tables
+    }
+
     /// Leaves the cluster. The other nodes have been notified when this returns.
     pub(crate) async fn leave_bus(&self) {
         self.0.instruments.iter().for_each(|instrument| instrument.stop());

@@ -6,6 +6,7 @@ mod cluster;
 mod fuzz_corpus;
 mod recovery;
 mod recovery_cluster;
+mod sim;
 mod typed;
 
 use std::sync::Arc;

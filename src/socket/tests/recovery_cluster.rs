@@ -1,7 +1,6 @@
 //! Tests of connection state recovery across nodes, with a simulated bus and a simulated log.
 
 mod doubt;
-mod model;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -148,6 +148,16 @@ impl Arrivals {
         Some(*self.hole_since.get_or_insert(now) + HOLE_MAX)
     }
 
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("early entries", self.early.len(), EARLY_MAX),
+            ("bytes of early entries", self.bytes, EARLY_BYTES_MAX),
+            ("what waits for entries", self.after.len(), EARLY_MAX),
+            ("commits", self.commits.len(), usize::MAX),
+        ]
+    }
+
     /// Notes that the log is going to be read.
     pub(super) fn begin_to_read(&mut self) {
         self.news = (0, false);

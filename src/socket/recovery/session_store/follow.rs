@@ -61,21 +61,6 @@ impl SessionStore {
         }
     }
 
-    /// Whether everything that this node has queued is in the log and has been delivered here.
-    #[cfg(test)]
-    pub(crate) fn is_settled(&self) -> bool {
-        let last = self.state.lock().outgoing.last();
-        self.shared.as_ref().is_none_or(|shared| *shared.released.borrow() >= last)
-    }
-
-    /// Stops at once, as a process that is killed: what was not written is lost.
-    #[cfg(test)]
-    pub(crate) fn abandon(&self) {
-        if let Some(shared) = &self.shared {
-            shared.stop.cancel();
-        }
-    }
-
     async fn write(self: Arc<Self>, recipient: Arc<dyn Recipient>) {
         let Some(shared) = &self.shared else { return };
         let work = async {

@@ -171,6 +171,16 @@ impl Outgoing {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("entries to write", self.entries.len(), WAITING_MAX),
+            ("bytes to write", self.bytes, WAITING_BYTES_MAX),
+            ("sessions to write", self.dirty.len().max(self.dirty_since.len()), usize::MAX),
+            ("what waits for the log", self.after.len(), WAITING_MAX),
+        ]
+    }
+
     /// Takes the next session that changed, for a batch of this size.
     pub(super) fn take_dirty(&mut self, bytes: usize) -> Option<Pid> {
         if bytes >= BATCH_BYTES_MAX {
