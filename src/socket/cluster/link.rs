@@ -32,13 +32,7 @@ impl ClusterLink for MessageBus {
     }
 
     fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
-        let (target, operation) = (target.clone(), operation.clone());
-        self.publish_body(Body::Operation {
-            place: self.next_place(&operation),
-            namespace,
-            target,
-            operation,
-        })
+        self.publish_operation(namespace, target.clone(), operation.clone())
     }
 
     fn request_acks(

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::background;
 use crate::bus::{Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::namespace::cluster_link::{ClusterLink, Operation};
+use crate::socket::namespace::cluster_link::{ClusterLink, Operation, Target};
 use crate::socket::namespace::namespace::Namespace;
 
 /// The connection of this node to the others.
@@ -39,7 +39,7 @@ pub(crate) struct MessageBus {
     requests: Arc<Requests>,
     /// A random number of this process, and how many operations it has numbered.
     process: u32,
-    operations: AtomicU64,
+    operations: Mutex<u64>,
     recent: Mutex<RecentRequests>,
     /// The queue of responses to other nodes.
     responses: mpsc::Sender<(NodeId, Bytes)>,
@@ -74,7 +74,7 @@ impl MessageBus {
             members: Mutex::default(),
             requests: Arc::new(Requests::new()?),
             process: getrandom::u32()?,
-            operations: AtomicU64::new(0),
+            operations: Mutex::new(0),
             recent: Mutex::default(),
             responses,
             unsent: Mutex::new(Some(unsent)),
@@ -270,13 +270,21 @@ impl MessageBus {
         Ok(open)
     }
 
-    /// Numbers an operation. Entries of a recovery log have their order without that.
-    pub(super) fn next_place(&self, operation: &Operation<'_>) -> Option<Place> {
+    /// Numbers an operation and publishes it. Entries of a recovery log have their order without that.
+    pub(super) fn publish_operation(
+        &self,
+        namespace: &str,
+        target: Target<'_>,
+        operation: Operation<'_>,
+    ) -> ImksResult<()> {
         if matches!(operation, Operation::Logged { .. }) {
-            return None;
+            return self.publish_body(Body::Operation { place: None, namespace, target, operation });
         }
-        let number = self.operations.fetch_add(1, Ordering::Relaxed);
-        Some(Place { process: self.process, number })
+        // Held until the message is queued: other nodes drop what is queued after a higher number.
+        let mut number = self.operations.lock();
+        *number += 1;
+        let place = Some(Place { process: self.process, number: *number });
+        self.publish_body(Body::Operation { place, namespace, target, operation })
     }
 
     /// Queues a response for another node.

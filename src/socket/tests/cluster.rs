@@ -253,6 +253,25 @@ async fn a_client_gets_what_another_node_sends_once_and_in_its_order_whatever_th
     assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_threads_send_at_once_arrives_on_other_nodes() {
+    let bus = SimBus::default();
+    let (first, second) = (node(&bus, rooms), node(&bus, rooms));
+    meet(&[&first, &second]).await;
+    let (bert, _) = join(&second).await;
+    for _ in 0..50 {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20).for_each(|number| main(&first).emit("e", &number).unwrap()));
+            }
+        });
+        for arrived in 0..80 {
+            let event = tokio::time::timeout(Duration::from_secs(10), text(&bert)).await;
+            assert!(event.is_ok(), "{arrived} of 80");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_takes_the_name_of_the_one_before_it_is_answered() {
     let bus = SimBus::default();

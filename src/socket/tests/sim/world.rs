@@ -186,13 +186,9 @@ impl World {
         });
     }
 
-    /// Returns a node that a client finds open. One that does not know the log yet is none: of several tasks that wait for
-    /// one thing, tokio wakes any one first.
+    /// Returns a node that a client finds open.
     pub(super) fn door(&self, dice: &mut Dice) -> Option<Node> {
-        let nodes = (0..self.scenario.nodes).filter_map(|slot| self.node(slot));
-        let is_ready =
-            |node: &Node| main(&node.server).delivery().shared().is_none_or(|store| store.is_ready());
-        let open: Vec<Node> = nodes.filter(is_ready).collect();
+        let open: Vec<Node> = (0..self.scenario.nodes).filter_map(|slot| self.open_node(slot)).collect();
         let chosen = dice.below(open.len() as u64) as usize;
         open.into_iter().nth(chosen)
     }
@@ -202,6 +198,14 @@ impl World {
         let slots = self.slots.lock();
         let is_still = slots[slot].still_until.is_some_and(|until| until > Instant::now());
         slots[slot].node.clone().filter(|_| !is_still)
+    }
+
+    /// Returns a node, unless clients have to wait there until the log is known: of several tasks that wait for one thing,
+    /// tokio wakes any one first.
+    fn open_node(&self, slot: usize) -> Option<Node> {
+        let is_ready =
+            |node: &Node| main(&node.server).delivery().shared().is_none_or(|store| store.is_ready());
+        self.node(slot).filter(is_ready)
     }
 
     /// Returns the node that a client is connected to, unless that stands still.
@@ -301,7 +305,7 @@ impl World {
 
     /// Lets somebody with the credentials of a client come to a node, and stay for a while without a word.
     fn copy(self: &Arc<Self>, client: usize, node: usize) {
-        let Some(node) = self.node(node) else { return };
+        let Some(node) = self.open_node(node) else { return };
         self.clients[client].face.lock().is_safe = false;
         let peer = Arc::new(open(&node.server));
         peer.send(&self.clients[client].hello());
