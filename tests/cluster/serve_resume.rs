@@ -78,11 +78,6 @@ async fn a_client_on_a_websocket_continues_its_session_each_time_that_its_node_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_polling_client_continues_its_session_each_time_that_its_node_is_killed() {
-    Box::pin(nodes_die("polling")).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_continues_its_session_when_its_node_is_drained() {
     let mut cluster = Cluster::start(Kind::Postgres, 2).await;
     let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.addr()).collect();
