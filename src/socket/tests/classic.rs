@@ -296,6 +296,16 @@ async fn broken_and_foreign_messages_are_counted_and_harm_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_this_server_sends_looks_like_the_broadcast_of_a_node_server() {
+    let mut cluster = Cluster::new(rooms).await;
+    cluster.main().to("r").except("x").volatile().emit("said", &json!({ "a": null })).unwrap();
+    let sent: Value = rmp_serde::from_slice(&cluster.broadcasts.recv().await.unwrap()).unwrap();
+    let packet = json!({ "type": 2, "data": ["said", { "a": null }], "nsp": "/" });
+    let options = json!({ "rooms": ["r"], "except": ["x"], "flags": { "volatile": true } });
+    assert_eq!(sent, json!([cluster.server.node().to_string(), packet, options]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_leaves_is_not_counted_any_more() {
     let cluster = Cluster::new(rooms).await;
     let pipe = cluster.bus.pipe();
