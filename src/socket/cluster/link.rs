@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::message::{Body, Request};
+use super::message::Request;
 use super::message_bus::MessageBus;
 use super::requests::Responses;
 use crate::bus::BoxFuture;

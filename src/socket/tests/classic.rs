@@ -206,7 +206,14 @@ async fn node_servers_are_asked_and_who_is_silent_costs_one_deadline_and_is_coun
     let socket = &fetched.sockets[0];
     assert_eq!((socket.rooms(), socket.data()), (&["x".to_owned(), "7".to_owned()][..], &json!(1)));
     assert_eq!((&*socket.handshake().transport, socket.handshake().headers.len()), ("polling", 2));
+}
 
+#[tokio::test(start_paused = true)]
+async fn rooms_of_node_servers_are_listed_once_and_who_has_no_answer_is_not_waited_for() {
+    let mut cluster = Cluster::new(rooms).await;
+    let silent = cluster.bus.pipe();
+    let _silent = silent.subscribe(REQUESTS);
+    let main = cluster.main();
     let asking = TaskTracker::new().spawn({
         let main = main.clone();
         async move { main.all_rooms().await.unwrap() }
