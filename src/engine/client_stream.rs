@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::engine::raw_stream::{Io, TakeStream, take_known};
 use crate::engine::read_buffer::with_read_buffer;
-use crate::engine::webtransport::{PassedOn, StreamWire};
 
 /// The stream of a client that this node does not read, once the request has been answered.
 pub struct ClientStream {
@@ -27,7 +27,16 @@ enum Below {
     /// That below a WebSocket, which the HTTP layer releases.
     WebSocket(OnUpgrade, Option<TakeStream>),
     /// That of a WebTransport session.
-    WebTransport(Box<StreamWire>),
+    WebTransport(Box<dyn SessionStream>),
+}
+
+/// The stream of a client that is released already, inside a session of the client's own.
+pub(crate) trait SessionStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Returns the bytes of the client that were read already.
+    fn take_early(&mut self) -> Bytes;
+
+    /// Ends the session of the client, once it has everything.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 impl ClientStream {
@@ -38,8 +47,8 @@ impl ClientStream {
     }
 
     /// Creates the stream of a WebTransport session whose first packet has been read.
-    pub(crate) fn webtransport(wire: Box<StreamWire>, stall_max: Duration) -> Self {
-        Self { below: Below::WebTransport(wire), stall_max }
+    pub(crate) fn webtransport(stream: Box<dyn SessionStream>, stall_max: Duration) -> Self {
+        Self { below: Below::WebTransport(stream), stall_max }
     }
 
     /// Waits until the response was sent, then carries bytes between the client and `owner` until both have ended,
@@ -51,8 +60,8 @@ impl ClientStream {
     pub async fn join<S: AsyncRead + AsyncWrite + Unpin>(self, owner: S) -> io::Result<()> {
         let (upgrade, take) = match self.below {
             Below::WebSocket(upgrade, take) => (upgrade, take),
-            Below::WebTransport(wire) => {
-                let (mut client, early) = PassedOn::new(wire);
+            Below::WebTransport(mut client) => {
+                let early = client.take_early();
                 let carried = carry(&mut client, early, owner, self.stall_max).await;
                 client.close().await;
                 return carried;

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::channel_rooms;
 use super::mention;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::push::{Push, user_room};
 use super::remembered;
 use super::session::Session;
+use super::timed::timed;
 use super::workspaces;
 use crate::auth::{AccessChange, ChannelInfo, Membership, Permission, Revocation};
 use crate::models::message_read_state::baseline;

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ctx::Ctx;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request, Status};
+use super::timed::timed;
 use crate::auth::Permission;
 use crate::clock;
 use crate::files::{Download, File, Upload};

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::backend::Backend;
 use super::channel_rooms;
-use super::parts::timed;
 use super::presence_board::Presence;
 use super::purge;
 use super::push::user_room;
 use super::session::{Client, Session};
+use super::timed::timed;
 use crate::ImksResult;
 use crate::clock::Micros;
 use crate::models::channel_state::{self, ChannelHead};

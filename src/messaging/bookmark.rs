@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::page::{PageSize, next_page};
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
 use super::ticks;
+use super::timed::timed;
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::message_bookmark::{
     self, BOOKMARKS_MAX, Bookmark, BookmarkChange, NOTE_CHARS_MAX, Note, REMINDERS_AT_ONCE,

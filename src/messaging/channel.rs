@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::Reservation;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::session::Session;
+use super::timed::timed;
 use super::turn::Turn;
 use crate::ImksResult;
 use crate::models::Db;

@@ -149,7 +149,10 @@ impl ComingBack {
         let user_rev = greeting.states.values().map(|it| it.read.user_rev).max().unwrap_or_default();
         let channels = self.channels(greeting);
         let relay = greeting.messaging.relay();
-        let beginning = Beginning { identity: greeting.identity(), moment, channels, user_rev, relay };
+        let has_been_told =
+            |channel: Uuid, place: i64| relay.is_some_and(|relay| relay.has_told(channel, place));
+        let identity = greeting.identity();
+        let beginning = Beginning { identity, moment, channels, user_rev, has_been_told: &has_been_told };
         let resume = greeting.messaging.resume();
         let Some(found) = self.found else {
             let session = resume.begin(socket, &beginning)?;

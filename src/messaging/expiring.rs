@@ -4,8 +4,9 @@ use futures_util::future::join_all;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::ticks;
+use super::timed::timed;
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::message::AuthorInfo;
 use crate::models::message_delete::DeleteMessage;

@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::parts::timed;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
+use super::timed::timed;
 use crate::ImksResult;
 use crate::clock;
 use crate::models::key_package::{

@@ -79,6 +79,7 @@ mod subscription;
 mod sync;
 mod thread;
 mod ticks;
+mod timed;
 mod traced;
 mod turn;
 mod typing;
@@ -109,7 +110,6 @@ use audience::Audience;
 pub use budget::AnswerLimits;
 use expiry::Expiry;
 pub use farewell::{SHUTDOWN, Shutdown};
-use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
 pub use relay::Relay;
@@ -117,6 +117,7 @@ pub use remembered::Remembered;
 pub use resume::ResumeConfig;
 pub use retention::Retention;
 use server_facts::ServerFacts;
+use timed::timed;
 pub use workspaces::workspace_room;
 
 cfg_if::cfg_if! {

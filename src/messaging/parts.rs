@@ -29,7 +29,6 @@ use crate::files::Files;
 use crate::models::Db;
 use crate::models::append::{Appender, Authority, Mutation, Receipt, Scope};
 use crate::models::message::AuthorInfo;
-use crate::models::metrics;
 use crate::page_fetcher::PageFetcher;
 use crate::telemetry::trace::Tracer;
 
@@ -247,12 +246,4 @@ impl fmt::Debug for Messaging {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Messaging").field("config", &self.0.config).finish_non_exhaustive()
     }
-}
-
-/// Records the duration of a database query under the name `query`.
-pub(super) async fn timed<T>(query: &'static str, work: impl Future<Output = T>) -> T {
-    let started = Instant::now();
-    let outcome = work.await;
-    metrics::DATABASE_SECONDS.child(query).record(started.elapsed());
-    outcome
 }

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
-use super::parts::timed;
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
+use super::timed::timed;
 use super::turn::Turn;
 use crate::ImksResult;
 use crate::auth::Permission;

@@ -1,16 +1,17 @@
 //! Rate limits with one bucket per user, or per user and channel, shared by all connections of the user.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Config;
-use super::shared_rates::Spent;
 use crate::rate_limit::{CurrentRate, Limiter, Rate};
 use crate::{ImksError, ImksResult};
 
@@ -188,6 +189,27 @@ impl Rates {
         for limit in self.of_two() {
             limit.limiter.sweep(now);
         }
+    }
+}
+
+/// What a user has taken from one bucket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spent<'a> {
+    /// The name of the limit.
+    #[serde(rename = "l", borrow)]
+    pub(super) limit: Cow<'a, str>,
+    #[serde(rename = "u")]
+    pub(super) user: Uuid,
+    /// The channel or message, where the limit is for one of them.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub(super) of: Option<Uuid>,
+    #[serde(rename = "n")]
+    pub(super) count: u32,
+}
+
+impl Spent<'static> {
+    pub(super) fn new(limit: &'static str, user: Uuid, of: Option<Uuid>, count: u32) -> Self {
+        Self { limit: limit.into(), user, of, count }
     }
 }
 

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::parts::timed;
 use super::push::Push;
 use super::registry::{Registry, Request};
+use super::timed::timed;
 use super::{receipt, thread};
 use crate::models::message::MessageDetail;
 use crate::models::message_read_state::{self, ReadState};

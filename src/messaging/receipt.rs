@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::page::next_page;
-use super::parts::timed;
 use super::push::Push;
 use super::registry::{Registry, Request};
 use super::small_channels::MEMBERS_MAX;
+use super::timed::timed;
 use crate::ImksResult;
 use crate::models::message_receipt;
 

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::access;
 use super::orders::Subject;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
+use super::timed::timed;
 use crate::ImksResult;
 use crate::auth::Policy;
 use crate::clock::{self, Micros};

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::channel_rooms;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::push::Push;
 use super::ticks;
+use super::timed::timed;
 use crate::ImksResult;
 use crate::clock::{self, Micros};
 use crate::models::lease::Lease;

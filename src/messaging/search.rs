@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
+use super::timed::timed;
 use crate::clock::Timestamp;
 use crate::models::message::MessageDetail;
 use crate::models::message_search::{Found, Has, Query};

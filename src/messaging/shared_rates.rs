@@ -1,17 +1,16 @@
 //! Rates of users on all nodes: each node tells the others what its users have taken from their buckets, if they are connected
 //! there too. So a rate counts once for the whole cluster, up to a second late.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::node_message::NodeMessage;
 use super::parts::Messaging;
 use super::push::user_room;
+use super::rates::Spent;
 use crate::bus::Pipe;
 use crate::bus::metrics as bus_metrics;
 use crate::node::NodeId;
@@ -24,27 +23,6 @@ struct Message<'a> {
     node: NodeId,
     #[serde(borrow)]
     spent: Vec<Spent<'a>>,
-}
-
-/// What a user has taken from one bucket.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Spent<'a> {
-    /// The name of the limit.
-    #[serde(rename = "l", borrow)]
-    pub(super) limit: Cow<'a, str>,
-    #[serde(rename = "u")]
-    pub(super) user: Uuid,
-    /// The channel or message, where the limit is for one of them.
-    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
-    pub(super) of: Option<Uuid>,
-    #[serde(rename = "n")]
-    pub(super) count: u32,
-}
-
-impl Spent<'static> {
-    pub(super) fn new(limit: &'static str, user: Uuid, of: Option<Uuid>, count: u32) -> Self {
-        Self { limit: limit.into(), user, of, count }
-    }
 }
 
 impl<'a> NodeMessage<'a> for Message<'a> {
@@ -119,6 +97,7 @@ const VERSION: u8 = 1;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
     use crate::messaging::Config;

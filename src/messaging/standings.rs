@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::parts::timed;
+use super::timed::timed;
 use crate::error::ImksResult;
 use crate::models::Db;
 use crate::models::message_read_state::{Standing, standings};

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::channel::{Channel, Write};
 use super::ctx::Ctx;
-use super::parts::{Messaging, timed};
+use super::parts::Messaging;
 use super::push::Push;
 use super::rates::PIECES_PER_SECOND;
 use super::registry::{Registry, Request, Status};
+use super::timed::timed;
 use super::turn::Turn;
 use super::{preview, ticks};
 use crate::auth::Permission;

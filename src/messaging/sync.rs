@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
-use super::parts::timed;
 use super::registry::{Large, Registry, Request};
+use super::timed::timed;
 use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;

@@ -16,7 +16,7 @@ use crate::engine::forward::{ForwardedReply, ForwardedRequest, NotForwarded};
 use crate::engine::raw_stream::LateStream;
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
-use crate::engine::webtransport::StreamWire;
+use crate::engine::webtransport::{PassedOn, StreamWire};
 use crate::engine::{Sid, Transport, metrics};
 
 impl Engine {
@@ -73,7 +73,7 @@ impl Engine {
             uri: uri.parse().map_err(|_| RequestError::SessionUnknown)?,
             headers: parts.headers.clone(),
             body: Bytes::new(),
-            client: Some(ClientStream::webtransport(wire, within)),
+            client: Some(ClientStream::webtransport(Box::new(PassedOn::new(wire)), within)),
         };
         metrics::FORWARDED.of(request.kind()).increment();
         let answer = match &config.hooks.forward {

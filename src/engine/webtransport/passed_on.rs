@@ -6,10 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::stream::StreamWire;
+use crate::engine::client_stream::SessionStream;
 
 /// The stream of a client, without its session.
 pub(crate) struct PassedOn {
@@ -19,20 +22,24 @@ pub(crate) struct PassedOn {
 }
 
 impl PassedOn {
-    /// Takes a wire whose first packet has been read. Also returns the bytes that came after that.
-    pub(crate) fn new(mut wire: Box<StreamWire>) -> (Self, Bytes) {
-        let early = wire.take_early();
-        (Self { wire, has_ended: false }, early)
+    /// Takes a wire whose first packet has been read.
+    pub(crate) fn new(wire: Box<StreamWire>) -> Self {
+        Self { wire, has_ended: false }
+    }
+}
+
+impl SessionStream for PassedOn {
+    fn take_early(&mut self) -> Bytes {
+        self.wire.take_early()
     }
 
-    /// Ends the session of the client, once it has everything.
-    pub(crate) async fn close(mut self) {
-        let ended = std::future::poll_fn(|cx| {
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        let ended = std::future::poll_fn(move |cx| {
             self.wire.shutdown(cx);
             self.wire.poll_discard(cx)
         });
         // The outcome does not matter.
-        let _ = timeout(CLOSE_TIME, ended).await;
+        timeout(CLOSE_TIME, ended).map(drop).boxed()
     }
 }
 

@@ -13,7 +13,7 @@ use super::sessions::{Key, Pending, changed};
 use super::{Inner, Place, Resume};
 use crate::clock::micros;
 use crate::messaging::metrics;
-use crate::messaging::parts::timed;
+use crate::messaging::timed::timed;
 use crate::models::resume::{self as rows, Claim, Last, PARTS_AT_ONCE, StoredPart, StoredSession};
 use crate::{ImksError, ImksResult};
 

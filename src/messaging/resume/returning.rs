@@ -19,9 +19,8 @@ use super::{Inner, Moment, Place, Places, Resume, offset};
 use crate::auth::{Identity, Membership};
 use crate::clock::micros;
 use crate::messaging::metrics::{self, Resumed};
-use crate::messaging::parts::timed;
 use crate::messaging::push::user_room;
-use crate::messaging::relay::Relay;
+use crate::messaging::timed::timed;
 use crate::models::Db;
 use crate::models::channel_state::ChannelHead;
 use crate::models::message::ANSWER_BYTES_MAX;
@@ -79,8 +78,9 @@ pub(in crate::messaging) struct Beginning<'a> {
     pub(in crate::messaging) channels: Vec<(Uuid, Place, Option<Facts>)>,
     /// The greatest number in the user's own stream among the read positions that it is told.
     pub(in crate::messaging) user_rev: i64,
-    /// What knows which events this node has delivered, if there are other nodes.
-    pub(in crate::messaging) relay: Option<&'a Relay>,
+    /// Whether this node delivers no event of a channel up to a place any more. Alone, it delivers what it commits: those up
+    /// to what was read are told at any moment, and nobody knows when all are.
+    pub(in crate::messaging) has_been_told: &'a (dyn Fn(Uuid, i64) -> bool + Send + Sync),
 }
 
 impl Found {
@@ -223,7 +223,7 @@ impl Resume {
         }
         socket.set_data(Resumable { key, generation: generation + 1, begins: Mutex::new(None) });
         let places = beginning.channels.iter().map(|(channel, place, _)| (*channel, place.number()));
-        let late = places.clone().filter(|(channel, place)| !beginning.has_been_told(*channel, *place));
+        let late = places.clone().filter(|(channel, place)| !(beginning.has_been_told)(*channel, *place));
         let by_number = |(channel, place): (Uuid, i64)| (channel.as_u128(), place);
         let (covered, late) = (places.clone().map(by_number).collect(), late.map(by_number).collect());
         Ok(Some(Session { pid, offset: offset(beginning.moment.0).text(), covered, late }))
@@ -245,12 +245,6 @@ impl Resume {
 }
 
 impl Beginning<'_> {
-    /// Whether this node delivers no event of a channel up to this place any more. Alone, it delivers what it commits: those up
-    /// to what was read are told at any moment, and nobody knows when all are.
-    fn has_been_told(&self, channel: Uuid, place: i64) -> bool {
-        self.relay.is_some_and(|relay| relay.has_told(channel, place))
-    }
-
     fn stored(&self, key: Key, generation: i64, mut channels: HashMap<Uuid, Standing>) -> StoredSession {
         let Mark { epoch, number } = self.moment.0;
         channels.extend(self.channels.iter().map(|(channel, from, facts)| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::stamped::Session;
+use super::offsets::Session;
 use crate::engine::Reservation;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::One;

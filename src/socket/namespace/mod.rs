@@ -26,6 +26,7 @@ mod membership;
 #[allow(clippy::module_inception, reason = "the thing is called a namespace")]
 pub(crate) mod namespace;
 pub(crate) mod observers;
+mod offsets;
 pub(crate) mod pending_acks;
 pub(crate) mod phase;
 pub(crate) mod pressure;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
-use super::stamped::Subject;
+use super::offsets::Subject;
 use crate::engine::SendError;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::EncodedPacket;

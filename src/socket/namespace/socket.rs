@@ -11,11 +11,11 @@ use super::connect::ConnectPayload;
 use super::handlers::Listeners;
 use super::membership::Memberships;
 use super::namespace::Namespace;
+use super::offsets::{Offsets, Session, Subject};
 use super::pending_acks::PendingAcks;
 use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
-use super::stamped::{Offsets, Session, Subject};
 use crate::engine::{
     Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
     WhenFull,

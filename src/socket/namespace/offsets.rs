@@ -1,0 +1,185 @@
+//! The offsets of events in sessions that the application keeps itself, and what a socket has got without them.
+#![cfg_attr(
+    not(feature = "server"),
+    allow(dead_code, reason = "the messaging server alone has such sessions")
+)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+
+use crate::socket::recovery::event::OFFSET_CHARACTERS;
+
+/// The offset of an event: what a client says about the last one that it got. Opaque to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offset {
+    /// Whose numbers these are.
+    pub(crate) epoch: i64,
+    /// The number.
+    pub(crate) number: u64,
+}
+
+impl Offset {
+    /// Returns the offset as it is on the wire.
+    pub(crate) fn text(self) -> OffsetText {
+        let bytes = u128::from(self.epoch as u64) << 64 | u128::from(self.number);
+        let mut text = [0; OFFSET_CHARACTERS];
+        // Base64 turns 16 bytes into 22 characters, so the text fits.
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes.to_be_bytes(), &mut text);
+        debug_assert_eq!(written.ok(), Some(OFFSET_CHARACTERS));
+        OffsetText(text)
+    }
+
+    /// Reads an offset. Anything else is `None`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let value = u128::from_be_bytes(bytes);
+        (read == bytes.len()).then_some(Self { epoch: (value >> 64) as i64, number: value as u64 })
+    }
+}
+
+/// An offset as text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OffsetText([u8; OFFSET_CHARACTERS]);
+
+impl OffsetText {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// What an event is about, and its place among all events about that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) of: u128,
+    pub(crate) place: i64,
+}
+
+/// What an event carries for clients that may come back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub(crate) offset: Offset,
+    pub(crate) subject: Subject,
+}
+
+/// The session of a client, as its connect hook gives it.
+pub(crate) struct Session {
+    /// The private id: whoever knows it can claim the session.
+    pub(crate) pid: Box<str>,
+    /// The offset of a client that got the first events and nothing else.
+    pub(crate) offset: OffsetText,
+    /// Up to which place the first events tell everything, by subject. What arrived while the client joined is left out as
+    /// far as that.
+    pub(crate) covered: HashMap<u128, i64>,
+    /// Those of them that this node may still deliver, although they are covered. Then they are left out too.
+    pub(crate) late: HashMap<u128, i64>,
+}
+
+/// Whether a socket gets offsets, and what it has got before it is delivered. In one byte, because every event reads it.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    state: AtomicU8,
+    late: Mutex<HashMap<u128, i64>>,
+}
+
+impl Offsets {
+    pub(super) fn keep(&self) {
+        self.state.fetch_max(KEEPS, Ordering::AcqRel);
+    }
+
+    pub(super) fn keeps(&self) -> bool {
+        self.state.load(Ordering::Acquire) != NONE
+    }
+
+    /// Sets what is left out, before the socket is open.
+    pub(super) fn leave_out(&self, late: &HashMap<u128, i64>) {
+        if !late.is_empty() {
+            self.late.lock().clone_from(late);
+            self.state.store(LATE, Ordering::Release);
+        }
+    }
+
+    /// Whether an event comes late, after the client has got it otherwise. Events of one subject come in their order: with the
+    /// first that is new, nothing more of it is late.
+    pub(super) fn is_late(&self, subject: Subject) -> bool {
+        if self.state.load(Ordering::Acquire) != LATE {
+            return false;
+        }
+        let mut late = self.late.lock();
+        if late.get(&subject.of).is_some_and(|end| subject.place <= *end) {
+            return true;
+        }
+        if late.remove(&subject.of).is_some() && late.is_empty() {
+            *late = HashMap::new();
+            self.state.store(KEEPS, Ordering::Release);
+        }
+        false
+    }
+}
+
+/// The client gets no offsets.
+const NONE: u8 = 0;
+/// It gets offsets.
+const KEEPS: u8 = 1;
+/// It gets offsets, and some events must be left out.
+const LATE: u8 = 2;
+
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Whether an event that arrived while the client joined is among those that it gets first.
+    pub(super) fn covers(&self, subject: Option<Subject>) -> bool {
+        subject.is_some_and(|Subject { of, place }| self.covered.get(&of).is_some_and(|end| place <= *end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_offset_is_read_as_it_was_written(epoch in any::<i64>(), number in any::<u64>()) {
+            let offset = Offset { epoch, number };
+            prop_assert_eq!(Offset::parse(offset.text().as_str()), Some(offset));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in ".*") {
+            let _ = Offset::parse(&text);
+        }
+    }
+
+    #[test]
+    fn what_was_told_first_covers_what_came_meanwhile_and_nothing_else() {
+        let covered = HashMap::from([(1, 7)]);
+        let offset = Offset { epoch: 1, number: 1 }.text();
+        let session = Session { pid: "".into(), offset, covered, late: HashMap::new() };
+        let covers = |of, place| session.covers(Some(Subject { of, place }));
+        assert_eq!((covers(1, 7), covers(1, 8), covers(2, 1)), (true, false, false));
+        assert!(!session.covers(None));
+    }
+
+    #[test]
+    fn what_a_client_has_got_otherwise_is_left_out_until_the_first_that_is_new() {
+        let offsets = Offsets::default();
+        assert!(!offsets.keeps());
+        offsets.keep();
+        offsets.leave_out(&HashMap::from([(1, 7), (2, 3)]));
+        let is_late = |of, place| offsets.is_late(Subject { of, place });
+        assert_eq!([is_late(1, 6), is_late(1, 7), is_late(3, 1)], [true, true, false]);
+        assert!(!is_late(1, 8) && !is_late(2, 4));
+        assert_eq!((offsets.keeps(), offsets.state.load(Ordering::Acquire)), (true, KEEPS));
+    }
+}
