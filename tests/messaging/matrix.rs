@@ -157,7 +157,9 @@ impl Rows {
         let db = Db::connect(server.database()).await.unwrap();
         let Db::Sqlite(sqlite) = &db else { panic!("SQLite") };
         // The index of searches follows what was written by itself.
-        let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%search%'";
+        // What sessions need to continue is written in the background, when they begin and end.
+        let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%search%' \
+            AND name NOT LIKE 'resume%'";
         let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&sqlite.writer).await.unwrap();
         let mut tables = Vec::new();
         for name in names {

@@ -133,7 +133,7 @@ impl Resume {
     /// Finds the session that a client names, if it is its own, may still continue, and it is known what the client has.
     ///
     /// # Errors
-    /// [`ImksError::Database`](crate::ImksError::Database).
+    /// [`ImksError::Database`].
     pub(in crate::messaging) async fn find(
         &self,
         payload: &ConnectPayload,
@@ -147,7 +147,7 @@ impl Resume {
     /// Returns the events after these places, of a client that may read them. `None` if that is too much.
     ///
     /// # Errors
-    /// [`ImksError::Database`](crate::ImksError::Database).
+    /// [`ImksError::Database`].
     pub(in crate::messaging) async fn replay(&self, behind: &[Cursor]) -> ImksResult<Option<Replay>> {
         let Some(inner) = &self.0 else { return Ok(None) };
         let missed = match behind.is_empty() {
@@ -179,7 +179,7 @@ impl Resume {
     /// Begins a session that can continue.
     ///
     /// # Errors
-    /// [`ImksError::Randomness`](crate::ImksError::Randomness).
+    /// [`ImksError::Randomness`].
     pub(in crate::messaging) fn begin(
         &self,
         socket: &Socket,
@@ -198,7 +198,7 @@ impl Resume {
     /// Continues a session. `None` if somebody else was faster.
     ///
     /// # Errors
-    /// [`ImksError::Database`](crate::ImksError::Database).
+    /// [`ImksError::Database`].
     pub(in crate::messaging) async fn take(
         &self,
         socket: &Socket,
