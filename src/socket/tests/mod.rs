@@ -146,7 +146,7 @@ async fn connections_that_join_nothing_have_so_many_places_and_do_not_keep_out_t
     serving.await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_has_joined_comes_in_again_when_newcomers_have_all_places_that_are_theirs() {
     let config = crate::socket::Config { unjoined_max: 8, ..Default::default() };
     let server = Server::builder(config).namespace("/", |_| {}).build().unwrap();
