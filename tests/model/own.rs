@@ -239,8 +239,11 @@ impl Play<'_> {
         let known = self.people[user].scheduled[which].clone();
         let body = body.map(|body| format!("later {body}"));
         let expected = match &body {
-            Some(_) if known.cancelled => Err("failed_precondition"),
-            Some(_) => self.is_member(user, known.channel),
+            // Who has left the channel learns nothing else.
+            Some(_) => self.is_member(user, known.channel).and_then(|()| match known.cancelled {
+                true => Err("failed_precondition"),
+                false => Ok(()),
+            }),
             None => Ok(()),
         };
         let answer = match &body {
