@@ -240,10 +240,10 @@ impl Play<'_> {
         let body = body.map(|body| format!("later {body}"));
         let expected = match &body {
             // Who has left the channel learns nothing else.
-            Some(_) => self.is_member(user, known.channel).and_then(|()| match known.cancelled {
-                true => Err("failed_precondition"),
-                false => Ok(()),
-            }),
+            Some(_) => {
+                let state = if known.cancelled { Err("failed_precondition") } else { Ok(()) };
+                self.is_member(user, known.channel).and(state)
+            }
             None => Ok(()),
         };
         let answer = match &body {
