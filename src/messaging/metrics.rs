@@ -54,6 +54,8 @@ pub enum Resumed {
     MissedTooMuch,
     /// Another connection continues the session.
     TakenByOther,
+    /// Too many come back at once.
+    TooMany,
 }
 
 label!(Resumed {
@@ -62,6 +64,7 @@ label!(Resumed {
     UnknownOffset = "unknown_offset",
     MissedTooMuch = "missed_too_much",
     TakenByOther = "taken_by_other",
+    TooMany = "too_many",
 });
 label!(Notified { Taken = "taken", Dropped = "dropped" });
 label!(Outbox { Sent = "sent", Failed = "failed" });

@@ -90,10 +90,10 @@ impl Inner {
         }
     }
 
-    async fn store_all(&self, writer: &mut Writer, pending: HashMap<Key, Pending>) -> ImksResult<()> {
+    async fn store_all(&self, writer: &mut Writer, mut pending: HashMap<Key, Pending>) -> ImksResult<()> {
         let mut stored = self.renew(writer, !pending.is_empty()).await;
         if stored.is_ok() {
-            stored = self.store_sessions(&pending).await;
+            stored = self.store_sessions(&mut pending).await;
         }
         if let Err(error) = stored {
             self.sessions.put_back(pending);
@@ -150,16 +150,18 @@ impl Inner {
         Ok(())
     }
 
-    async fn store_sessions(&self, pending: &HashMap<Key, Pending>) -> ImksResult<()> {
-        let claims = |wanted: fn(&Pending) -> bool| -> Vec<Claim> {
-            let some = pending.iter().filter(|(_, it)| wanted(it));
-            some.map(|(key, it)| (key.to_vec(), it.generation)).collect()
-        };
+    async fn store_sessions(&self, pending: &mut HashMap<Key, Pending>) -> ImksResult<()> {
         let begin: Vec<StoredSession> =
             pending.values().filter(|it| !it.ended).filter_map(|it| it.begins.clone()).collect();
         for some in begin.chunks(SESSIONS_AT_ONCE) {
             timed("resume_begin", rows::put(&self.db, some)).await?;
         }
+        // They are stored, whatever becomes of the rest.
+        pending.values_mut().filter(|it| !it.ended).for_each(|it| it.begins = None);
+        let claims = |wanted: fn(&Pending) -> bool| -> Vec<Claim> {
+            let some = pending.iter().filter(|(_, it)| wanted(it));
+            some.map(|(key, it)| (key.to_vec(), it.generation)).collect()
+        };
         for some in claims(|it| it.came_back && !it.went_away && !it.ended).chunks(SESSIONS_AT_ONCE) {
             timed("resume_back", rows::came_back(&self.db, some)).await?;
         }

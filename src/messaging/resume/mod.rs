@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -74,6 +74,8 @@ struct Inner {
     is_used: AtomicBool,
     sessions: Sessions,
     histories: Histories,
+    /// The places of clients that come back.
+    places: Arc<Semaphore>,
     writer: tokio::sync::Mutex<Writer>,
     /// The number of times that the keeper has begun to store.
     begun: AtomicU64,
@@ -106,6 +108,7 @@ impl Resume {
             is_used: AtomicBool::new(false),
             sessions: Sessions::default(),
             histories: Histories::default(),
+            places: Arc::new(Semaphore::new(RETURNS_AT_ONCE)),
             writer: tokio::sync::Mutex::new(Writer::new(epoch)),
             begun: AtomicU64::new(0),
             stored: watch::Sender::new(0),
@@ -217,6 +220,11 @@ fn offset(mark: Mark) -> Offset {
 /// What clients are called whose handlers take the arguments of an event one by one, and fail if there is one more: they know
 /// nothing of offsets. Others of that kind say `"recovery":false` in `auth`.
 const STRICT_CLIENTS: [&str; 4] = ["python", "Python", "aiohttp", "Dart"];
+/// The most clients that come back to their sessions at the same time. Each costs queries of its own, where those who begin
+/// new sessions share theirs: a crowd that comes back must not keep itself out.
+const RETURNS_AT_ONCE: usize = 16;
+/// How long a client waits for one of these places. Then it begins a new session, which is always right.
+const RETURNS_WITHIN: Duration = Duration::from_millis(250);
 /// How long a request waits until what it has changed is stored.
 const STORED_WITHIN: Duration = Duration::from_secs(2);
 

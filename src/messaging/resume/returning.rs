@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Duration, Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::history::{History, Known};
@@ -15,7 +16,7 @@ use super::journal::{Delivery, Mark};
 use super::keeper::read_part;
 use super::record::{Record, Standing};
 use super::sessions::{Key, Resumable};
-use super::{Inner, Moment, Place, Places, Resume, offset};
+use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume, offset};
 use crate::auth::{Identity, Membership};
 use crate::clock::micros;
 use crate::messaging::metrics::{self, Resumed};
@@ -38,6 +39,8 @@ pub(in crate::messaging) struct Found {
     generation: i64,
     record: Record,
     has: Places,
+    /// Its place among those that come back.
+    _place: OwnedSemaphorePermit,
 }
 
 /// What a client has missed.
@@ -140,7 +143,10 @@ impl Resume {
         user: Uuid,
     ) -> ImksResult<Option<Found>> {
         let (Some(inner), Some(returning)) = (&self.0, Returning::find(payload)) else { return Ok(None) };
-        let found = inner.look(&returning, user).await?;
+        let found = match timeout(RETURNS_WITHIN, inner.places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => inner.look(&returning, user, place).await?,
+            _ => Err(Resumed::TooMany),
+        };
         Ok(found.inspect_err(|why| metrics::RESUMES.of(*why).increment()).ok())
     }
 
@@ -292,7 +298,12 @@ impl Taken {
 }
 
 impl Inner {
-    async fn look(&self, returning: &Returning<'_>, user: Uuid) -> ImksResult<Result<Found, Resumed>> {
+    async fn look(
+        &self,
+        returning: &Returning<'_>,
+        user: Uuid,
+        place: OwnedSemaphorePermit,
+    ) -> ImksResult<Result<Found, Resumed>> {
         let Some(offset) = returning.offset().filter(|_| returning.pid.len() <= PID_CHARS_MAX) else {
             return Ok(Err(Resumed::UnknownOffset));
         };
@@ -319,7 +330,8 @@ impl Inner {
             }
             match self.histories.of(&self.db, &record, offset.number, again).await? {
                 Known::Has(has) => {
-                    return Ok(Ok(Found { pid: returning.pid.into(), key, generation, record, has }));
+                    let pid = returning.pid.into();
+                    return Ok(Ok(Found { pid, key, generation, record, has, _place: place }));
                 }
                 Known::NotYet => {}
                 Known::Nothing => break,
@@ -425,3 +437,31 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(150);
 /// How long a journal is kept in memory after somebody has asked for it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RETURNS_AT_ONCE, ResumeConfig};
+    use super::*;
+    use crate::models::db::Config;
+    use crate::socket::packet::Payload;
+
+    #[tokio::test]
+    async fn a_client_of_a_crowd_begins_a_new_session_where_it_would_wait_for_long_to_come_back() {
+        let config = Config { url: Some("sqlite::memory:".into()), ..Config::default() };
+        let db = Db::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        let resume = Resume::new(ResumeConfig::default(), db).unwrap();
+        let places = resume.0.as_ref().unwrap().places.clone();
+        let crowd = places.clone().try_acquire_many_owned(RETURNS_AT_ONCE as u32).unwrap();
+        let json = r#"{"pid":"abc","offset":"AAAAAAAAAAAAAAAAAAAAAA"}"#.to_owned();
+        let payload = ConnectPayload::new(Some(Payload { json, attachments: Vec::new() }));
+        let before = metrics::RESUMES.of(Resumed::TooMany).get();
+        let found = timeout(Duration::from_secs(10), resume.find(&payload, Uuid::nil())).await;
+        assert!(found.unwrap().unwrap().is_none());
+        assert_eq!(metrics::RESUMES.of(Resumed::TooMany).get(), before + 1);
+        drop(crowd);
+        assert!(resume.find(&payload, Uuid::nil()).await.unwrap().is_none());
+        assert_eq!(metrics::RESUMES.of(Resumed::TooMany).get(), before + 1, "there was no such session");
+        assert_eq!(places.available_permits(), RETURNS_AT_ONCE);
+    }
+}

@@ -25,7 +25,8 @@ pub(in crate::messaging) struct Resumable {
     pub(super) begins: Mutex<Option<StoredSession>>,
 }
 
-/// What is to be stored, by session. Bounded, because each was a socket of this node, and its channels were its rooms.
+/// What is to be stored, by session. Bounded by the sockets of this node and their rooms: while nothing can be stored, what
+/// begins and ends meanwhile is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Mutex<HashMap<Key, Pending>>);
 
@@ -48,7 +49,7 @@ impl Sessions {
         std::mem::take(&mut *self.0.lock())
     }
 
-    /// Takes back what could not be stored.
+    /// Takes back what could not be stored, but for sessions whose clients have left since: those begin new ones.
     pub(super) fn put_back(&self, pending: HashMap<Key, Pending>) {
         let mut all = self.0.lock();
         for (key, mut before) in pending {
@@ -57,7 +58,10 @@ impl Sessions {
                 Some(later) => before = later,
                 None => {}
             }
-            all.insert(key, before);
+            let was_never_stored = before.begins.is_some();
+            if !(was_never_stored && (before.went_away || before.ended)) {
+                all.insert(key, before);
+            }
         }
     }
 
@@ -159,4 +163,39 @@ pub(super) fn changed(stored: &[u8], changes: HashMap<Uuid, Standing>) -> Option
         }
     }
     Some(record.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(key: Key, is_stored: bool, went_away: bool) -> Pending {
+        let begins = StoredSession {
+            key: key.to_vec(),
+            user: Uuid::nil(),
+            token_session: None,
+            generation: 0,
+            epoch: 1,
+            began: 1,
+            user_rev: 0,
+            channels: Vec::new(),
+        };
+        Pending { begins: (!is_stored).then_some(begins), went_away, ..Pending::default() }
+    }
+
+    #[test]
+    fn sessions_that_begin_and_end_while_nothing_can_be_stored_do_not_pile_up() {
+        let sessions = Sessions::default();
+        for round in 0..100 {
+            let (here, gone, known) = ([0; 32], [round; 32], [200; 32]);
+            let mut failed = sessions.take();
+            failed.entry(here).or_insert_with(|| pending(here, false, false));
+            failed.insert(gone, pending(gone, false, round > 0));
+            failed.insert(known, pending(known, true, true));
+            sessions.put_back(failed);
+        }
+        let kept = sessions.take();
+        assert_eq!(kept.keys().map(|key| key[0]).collect::<std::collections::BTreeSet<_>>(), [0, 200].into());
+        assert!(kept[&[200; 32]].went_away, "what is stored must be told that its client has left");
+    }
 }
