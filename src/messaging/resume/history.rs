@@ -64,8 +64,12 @@ impl History {
         let end = match self.find(number) {
             Some(event) if event.ended > self.upto => return Known::NotYet,
             Some(event) => event.ended,
-            // When it ended is not known any more: it may have been at the same time as all later ones.
-            None if number <= self.folded => u64::MAX,
+            None if number <= self.folded => match lasts.values().find(|last| last.began == number) {
+                Some(event) if event.ended > self.upto => return Known::NotYet,
+                // What came before it in other channels is not known any more, if anything came after it there.
+                Some(_) => u64::MAX,
+                None => return Known::Nothing,
+            },
             None => return Known::Nothing,
         };
         let mut has = HashMap::new();
