@@ -79,17 +79,18 @@ fn heard(rows: &[Row]) -> String {
 fn lost_server(storms: &[Storm]) -> String {
     let mut text = String::from(
         "\n### Clients that lose their server (kill -9), which is started again at once\n\n\
-         | database | clients | all back after, s | not back | queries per second before | and until all were back | \
-         lost, doubled, out of order |\n|---|---:|---:|---:|---:|---:|---:|\n",
+         | database | clients | all back after, s | not back | sessions continued | queries per second before | and until all \
+         were back | lost, doubled, out of order |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for storm in storms {
         let _ = writeln!(
             text,
-            "| {} | {} | {:.1} | {} | {:.0} | {:.0} | {} |",
+            "| {} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} |",
             storm.database.name(),
             storm.clients,
             storm.back_after.as_secs_f64(),
             storm.not_back,
+            storm.continued,
             storm.queries_before,
             storm.queries_meanwhile,
             storm.faults,
@@ -130,6 +131,7 @@ pub fn missed(rows: &[Row], storms: &[Storm]) -> Vec<String> {
         let what = |figure: &str| format!("{}, lost server: {figure}", storm.database.name());
         at_most(what("back after, s"), storm.back_after.as_secs_f64(), 10.0);
         at_most(what("not back, or lost"), (storm.not_back + storm.faults) as f64, 0.0);
+        at_most(what("queries, of before"), storm.queries_meanwhile / storm.queries_before.max(1.0), 2.0);
     }
     missed
 }

@@ -16,8 +16,13 @@ use super::world::World;
 
 /// Clients, if no other number is asked for.
 pub const CLIENTS: usize = 10_000;
-/// Messages per second of all clients together, each of which everybody hears.
-const RATE: &str = "2";
+/// Messages per second that all clients hear.
+const HEARD: Talk = Talk { channel: "hot", rate: "2" };
+/// What so many people write besides: each of them about once a minute. A few clients write and hear it, so that what is
+/// measured is the storm, and not a fan-out.
+const BESIDES: Talk = Talk { channel: "channel0", rate: "150" };
+/// The clients that write besides.
+const WRITERS: usize = 20;
 /// How long the load is watched before the server is killed.
 const BEFORE: Duration = Duration::from_secs(10);
 /// How long clients may take to connect for the first time, or again.
@@ -31,10 +36,19 @@ pub struct Storm {
     /// From the moment the server was killed.
     pub back_after: Duration,
     pub not_back: u64,
+    /// Those that continued their sessions.
+    pub continued: u64,
     pub queries_before: f64,
     pub queries_meanwhile: f64,
     /// Lost, doubled, out of order or wrong.
     pub faults: u64,
+}
+
+/// What clients write in a channel.
+struct Talk {
+    channel: &'static str,
+    /// Messages per second.
+    rate: &'static str,
 }
 
 /// `imks bench`, killed when dropped.
@@ -51,32 +65,44 @@ impl Drop for Clients {
 pub fn run(database: Database, clients: usize) -> Outcome<Storm> {
     println!("persist: {}: {clients} clients lose their server ...", database.name());
     let mut world = World::create(database)?;
-    let mut tool = start(&world, clients)?;
-    wait_for(&world, clients)?;
+    let mut heard = start(&world, &HEARD, &world.hot, clients)?;
+    let mut besides = start(&world, &BESIDES, &world.spread[..1], WRITERS)?;
+    let all = clients + WRITERS;
+    wait_for(&world, all)?;
     let (queries, since) = (figure(&world, QUERIES)?, Instant::now());
     std::thread::sleep(BEFORE);
     let queries_before = (figure(&world, QUERIES)? - queries) / since.elapsed().as_secs_f64();
     let killed = Instant::now();
     world.restart()?;
     let listening = Instant::now();
-    let not_back = wait_for(&world, clients).err().map_or(0, |_| missing(&world, clients));
+    let not_back = wait_for(&world, all).err().map_or(0, |_| missing(&world, all));
     let back_after = killed.elapsed();
     let queries_meanwhile = figure(&world, QUERIES)? / listening.elapsed().as_secs_f64();
-    let faults = finish(&mut tool)?;
-    Ok(Storm { database, clients, back_after, not_back, queries_before, queries_meanwhile, faults })
+    let continued = figure(&world, CONTINUED)? as u64;
+    let faults = finish(&mut heard)? + finish(&mut besides)?;
+    Ok(Storm {
+        database,
+        clients,
+        back_after,
+        not_back,
+        continued,
+        queries_before,
+        queries_meanwhile,
+        faults,
+    })
 }
 
-fn start(world: &World, clients: usize) -> Outcome<Clients> {
-    let tokens = world.directory().join("tokens");
-    std::fs::write(&tokens, world.hot.join("\n"))?;
+fn start(world: &World, talk: &Talk, users: &[String], clients: usize) -> Outcome<Clients> {
+    let tokens = world.directory().join(format!("tokens-{}", talk.channel));
+    std::fs::write(&tokens, users.join("\n"))?;
     let mut command = Command::new(imks());
     command.arg("bench").arg(format!("http://{}", world.server.address)).args([
         "--scenario",
         "chat",
         "--channel",
-        "hot",
+        talk.channel,
     ]);
-    command.args(["--rolling", "--json", "--message-size", "100", "--rate", RATE, "--timeout", "60s"]);
+    command.args(["--rolling", "--json", "--message-size", "100", "--rate", talk.rate, "--timeout", "60s"]);
     command.args(["--clients", &clients.to_string()]).arg("--token-file").arg(tokens);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     Ok(Clients(child))
@@ -123,4 +149,5 @@ fn figure(world: &World, series: &str) -> Outcome<f64> {
 }
 
 const SIGNED_IN: &str = "imks_connects_total{outcome=\"accepted\"}";
+const CONTINUED: &str = "imks_resumes_total{outcome=\"continued\"}";
 const QUERIES: &str = "imks_database_query_seconds_count";
