@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::broker::{Arrival, Arrivals, Broker, Connection, Outgoing, lost};
 use super::metrics::{self, Drop, Reconnect};
-use super::outgoing::OutgoingQueue;
+use super::outgoing::{OutgoingQueue, Pace};
 pub(crate) use super::probes::PROBE;
 use super::probes::Probes;
 use super::routes::Routes;
@@ -274,9 +274,10 @@ impl Shared {
     }
 
     async fn send(&self, connection: &dyn Connection) -> Ended {
+        let mut pace = Pace::default();
         loop {
             // Messages wait until the subscriptions are complete: answers to them can be received then.
-            let batch = self.outgoing.next().await;
+            let batch = self.outgoing.next(&mut pace).await;
             if let Err(ended) = self.send_batch(connection, batch).await {
                 return ended;
             }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use super::broker::{Outgoing, lost};
 use super::{BusState, metrics};
@@ -55,17 +56,62 @@ impl OutgoingQueue {
         queue.messages.drain(..count).collect()
     }
 
-    /// Waits for the next messages.
-    pub(super) async fn next(&self) -> Vec<Outgoing> {
+    /// Waits for the next messages: a moment longer on a busy node, so that more of them are sent together.
+    pub(super) async fn next(&self, pace: &mut Pace) -> Vec<Outgoing> {
         loop {
+            while self.len() == 0 {
+                self.filled.notified().await;
+            }
+            if self.len() < BATCH {
+                sleep_until(pace.due(Instant::now())).await;
+            }
             let batch = self.take();
             if !batch.is_empty() {
+                pace.sends(batch.len(), Instant::now());
                 return batch;
             }
-            self.filled.notified().await;
         }
     }
+
+    fn len(&self) -> usize {
+        self.queue.lock().messages.len()
+    }
 }
+
+/// When messages are sent. What goes out alone wakes a thread here, one in the broker and one at each node, which costs more than
+/// the message; so those of a busy node wait for each other.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the last ones were sent.
+    last: Option<Instant>,
+    is_busy: bool,
+}
+
+impl Pace {
+    /// Returns when the next messages are due.
+    fn due(&self, now: Instant) -> Instant {
+        match self.last {
+            Some(last) if self.is_busy => now.max(last + PAUSE),
+            _ => now,
+        }
+    }
+
+    /// Notes that so many messages are sent.
+    fn sends(&mut self, count: usize, now: Instant) {
+        let soon = self.last.is_some_and(|last| now.duration_since(last) < BUSY_WITHIN);
+        self.is_busy = soon || count >= BUSY_COUNT;
+        self.last = Some(now);
+    }
+}
+
+/// A node is busy when it sends again within this time: about 5,000 times per second.
+const BUSY_WITHIN: Duration = Duration::from_micros(200);
+
+/// A node is also busy when it sends so many messages at once.
+const BUSY_COUNT: usize = 4;
+
+/// The time from one batch of a busy node to the next.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The maximum number of messages that wait for the broker. More are dropped and counted.
 pub(crate) const OUTGOING_MAX: usize = 16_384;
@@ -99,7 +145,7 @@ mod tests {
         assert_eq!(state.borrow().lost, 2);
         let mut taken = 0;
         while taken < OUTGOING_MAX {
-            let batch = queue.next().await.len();
+            let batch = queue.next(&mut Pace::default()).await.len();
             assert_eq!(batch, BATCH);
             taken += batch;
         }
@@ -110,5 +156,21 @@ mod tests {
         assert_eq!(queue.take().len(), 1);
         queue.push(message(1));
         assert_eq!((queue.take().len(), state.borrow().lost), (1, 3), "the bytes were given back");
+    }
+
+    #[test]
+    fn only_messages_of_a_busy_node_wait_for_each_other() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let at = |micros: u64| start + Duration::from_micros(micros);
+        assert_eq!(pace.due(at(0)), at(0));
+        pace.sends(1, at(0));
+        assert_eq!(pace.due(at(100)), at(100), "one after another");
+        pace.sends(1, at(100));
+        assert_eq!(pace.due(at(150)), at(1_100), "two within a moment");
+        assert_eq!(pace.due(at(5_000)), at(5_000));
+        pace.sends(BUSY_COUNT, at(1_100));
+        assert_eq!(pace.due(at(1_200)), at(2_100), "still many");
+        pace.sends(1, at(2_100));
+        assert_eq!(pace.due(at(2_150)), at(2_150), "no more than one in a pause");
     }
 }
