@@ -166,6 +166,33 @@ impl Drop for BrokerProcess {
     }
 }
 
+/// A Redis Cluster of three masters, with its URL.
+pub async fn redis_cluster() -> (Vec<BrokerProcess>, String) {
+    const ARGS: &[&str] = &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+    let mut masters = Vec::new();
+    for _ in 0..3 {
+        masters.push(BrokerProcess::start_with(Kind::Redis, ARGS).await);
+    }
+    let addresses: Vec<String> = masters.iter().map(|master| master.addr.to_string()).collect();
+    let cli = |args: &[&str]| {
+        let told = Command::new("redis-cli").args(args).output().unwrap();
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+        String::from_utf8(told.stdout).unwrap()
+    };
+    cli(&[&["--cluster", "create", "--cluster-yes"], &*addresses.iter().map(|it| &**it).collect::<Vec<_>>()]
+        .concat());
+    for master in &masters {
+        let port = master.addr.port().to_string();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !cli(&["-p", &port, "cluster", "info"]).contains("cluster_state:ok") {
+            assert!(std::time::Instant::now() < deadline, "the Redis Cluster does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let url = format!("redis-cluster://{}?node={}&node={}", addresses[0], addresses[1], addresses[2]);
+    (masters, url)
+}
+
 /// Returns an address for a process that may end and begin again. Its port is below those that the system gives to
 /// connections: one of these could take it meanwhile, even the one that tries whether the process listens again. So is the
 /// one that is 10,000 higher, which a Redis Cluster needs too.

@@ -8,7 +8,7 @@ use imks::bus::{NoReceiver, Pipe, Subscription};
 use imks::node::NodeId;
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Broker, BrokerProcess, Kind};
+use crate::broker::{Broker, BrokerProcess, Kind, redis_cluster};
 use crate::proxy::Line;
 
 /// Nothing takes longer, unless it will never come.
@@ -260,25 +260,7 @@ async fn users_and_passwords_are_sent_and_wrong_ones_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_cluster_carries_messages_on_all_its_shards() {
-    const ARGS: &[&str] = &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-    let mut shards = Vec::new();
-    for _ in 0..3 {
-        shards.push(BrokerProcess::start_with(Kind::Redis, ARGS).await);
-    }
-    let addresses: Vec<String> = shards.iter().map(|shard| shard.addr.to_string()).collect();
-    let created = std::process::Command::new("redis-cli")
-        .args(["--cluster", "create", "--cluster-yes"])
-        .args(&addresses)
-        .output()
-        .unwrap();
-    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
-    let url = format!("redis-cluster://{}?node={}&node={}", addresses[0], addresses[1], addresses[2]);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let connect = |node| imks::socket::adapter::redis::connect(&url, "p", node).unwrap();
-        match hear_each_other(connect).await {
-            Ok(()) => break,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-    }
+    let (_shards, url) = redis_cluster().await;
+    let connect = |node| imks::socket::adapter::redis::connect(&url, "p", node).unwrap();
+    assert_eq!(hear_each_other(connect).await, Ok(()));
 }
