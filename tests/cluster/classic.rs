@@ -50,7 +50,7 @@ async fn one_server_of_imks_among_node_servers_is_one_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_of_both_kinds_are_one_cluster_on_a_redis_cluster() {
-    let (_masters, url) = redis_cluster().await;
+    let (_masters, url) = redis_cluster(0).await;
     Box::pin(play_at(url, "socket.io".into(), "classic_redis_cluster.js", "imks,node,imks")).await;
 }
 

@@ -260,7 +260,31 @@ async fn users_and_passwords_are_sent_and_wrong_ones_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_cluster_carries_messages_on_all_its_shards() {
-    let (_shards, url) = redis_cluster().await;
+    let (_shards, url) = redis_cluster(0).await;
     let connect = |node| imks::socket::adapter::redis::connect(&url, "p", node).unwrap();
     assert_eq!(hear_each_other(connect).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_whose_master_dies_carries_messages_again_when_a_replica_has_taken_its_place() {
+    let (mut nodes, url) = redis_cluster(1).await;
+    let own = || imks::socket::adapter::redis::connect(&url, "p", NodeId::random().unwrap()).unwrap();
+    let classic = || imks::socket::adapter::redis::classic(&url, "p").unwrap();
+    let pairs = [[own(), own()], [classic(), classic()]];
+    let mut heard = pairs.each_ref().map(|[_, two]| two.subscribe("news"));
+    for ([one, two], news) in pairs.iter().zip(&mut heard) {
+        is_up(one, true).await;
+        is_up(two, true).await;
+        confirmed(news).await;
+    }
+    nodes[0].kill();
+    for pipe in pairs.iter().flatten() {
+        let mut state = pipe.state();
+        let again = state.wait_for(|state| state.up && state.epoch > 0);
+        assert!(timeout(PATIENCE, again).await.is_ok(), "{:?}", pipe.ping().await);
+    }
+    for ([one, _], news) in pairs.iter().zip(&mut heard) {
+        let took = until_heard(one, news).await;
+        assert!(took < Duration::from_secs(2), "after the end of a master: {took:?}");
+    }
 }
