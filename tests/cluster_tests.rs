@@ -25,6 +25,8 @@ mod client;
 #[path = "support/collector.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod collector;
+#[path = "cluster/deployed.rs"]
+mod deployed;
 #[path = "cluster/everywhere.rs"]
 mod everywhere;
 #[path = "support/npm.rs"]

@@ -16,6 +16,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+/// What stands in front of the nodes of a test.
+pub trait Front {
+    fn addr(&self) -> SocketAddr;
+
+    fn url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+}
+
 /// Where requests go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -26,7 +35,7 @@ pub enum Rule {
 }
 
 pub struct Balancer {
-    pub addr: SocketAddr,
+    addr: SocketAddr,
     _accepting: AbortOnDropHandle<()>,
     _checking: Option<AbortOnDropHandle<()>>,
 }
@@ -67,9 +76,11 @@ impl Balancer {
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         Self { addr, _accepting: accepting, _checking: checking }
     }
+}
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+impl Front for Balancer {
+    fn addr(&self) -> SocketAddr {
+        self.addr
     }
 }
 

@@ -166,6 +166,38 @@ impl Drop for BrokerProcess {
     }
 }
 
+/// A Redis Cluster of three masters, with so many replicas of each and its URL.
+pub async fn redis_cluster(replicas: usize) -> (Vec<BrokerProcess>, String) {
+    const ARGS: &[&str] =
+        &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"];
+    let mut nodes = Vec::new();
+    for _ in 0..3 * (1 + replicas) {
+        nodes.push(BrokerProcess::start_with(Kind::Redis, ARGS).await);
+    }
+    let addresses: Vec<String> = nodes.iter().map(|node| node.addr.to_string()).collect();
+    let create = ["--cluster", "create", "--cluster-yes", "--cluster-replicas", &replicas.to_string()];
+    redis_cli(create.into_iter().chain(addresses.iter().map(String::as_str)));
+    for node in &nodes {
+        let port = node.addr.port().to_string();
+        let about = |part: [&str; 2]| redis_cli(["-p", &port].into_iter().chain(part));
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !about(["cluster", "info"]).contains("cluster_state:ok")
+            || about(["info", "replication"]).contains("master_link_status:down")
+        {
+            assert!(std::time::Instant::now() < deadline, "the Redis Cluster does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let url = format!("redis-cluster://{}?node={}&node={}", addresses[0], addresses[1], addresses[2]);
+    (nodes, url)
+}
+
+fn redis_cli<'a>(args: impl IntoIterator<Item = &'a str>) -> String {
+    let told = Command::new("redis-cli").args(args).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+    String::from_utf8(told.stdout).unwrap()
+}
+
 /// Returns an address for a process that may end and begin again. Its port is below those that the system gives to
 /// connections: one of these could take it meanwhile, even the one that tries whether the process listens again. So is the
 /// one that is 10,000 higher, which a Redis Cluster needs too.

@@ -8,7 +8,7 @@ use imks::bus::{NoReceiver, Pipe, Subscription};
 use imks::node::NodeId;
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Broker, BrokerProcess, Kind};
+use crate::broker::{Broker, BrokerProcess, Kind, redis_cluster};
 use crate::proxy::Line;
 
 /// Nothing takes longer, unless it will never come.
@@ -260,25 +260,31 @@ async fn users_and_passwords_are_sent_and_wrong_ones_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_cluster_carries_messages_on_all_its_shards() {
-    const ARGS: &[&str] = &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-    let mut shards = Vec::new();
-    for _ in 0..3 {
-        shards.push(BrokerProcess::start_with(Kind::Redis, ARGS).await);
+    let (_shards, url) = redis_cluster(0).await;
+    let connect = |node| imks::socket::adapter::redis::connect(&url, "p", node).unwrap();
+    assert_eq!(hear_each_other(connect).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_whose_master_dies_carries_messages_again_when_a_replica_has_taken_its_place() {
+    let (mut nodes, url) = redis_cluster(1).await;
+    let own = || imks::socket::adapter::redis::connect(&url, "p", NodeId::random().unwrap()).unwrap();
+    let classic = || imks::socket::adapter::redis::classic(&url, "p").unwrap();
+    let pairs = [[own(), own()], [classic(), classic()]];
+    let mut heard = pairs.each_ref().map(|[_, two]| two.subscribe("news"));
+    for ([one, two], news) in pairs.iter().zip(&mut heard) {
+        is_up(one, true).await;
+        is_up(two, true).await;
+        confirmed(news).await;
     }
-    let addresses: Vec<String> = shards.iter().map(|shard| shard.addr.to_string()).collect();
-    let created = std::process::Command::new("redis-cli")
-        .args(["--cluster", "create", "--cluster-yes"])
-        .args(&addresses)
-        .output()
-        .unwrap();
-    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
-    let url = format!("redis-cluster://{}?node={}&node={}", addresses[0], addresses[1], addresses[2]);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let connect = |node| imks::socket::adapter::redis::connect(&url, "p", node).unwrap();
-        match hear_each_other(connect).await {
-            Ok(()) => break,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
+    nodes[0].kill();
+    for pipe in pairs.iter().flatten() {
+        let mut state = pipe.state();
+        let again = state.wait_for(|state| state.up && state.epoch > 0);
+        assert!(timeout(PATIENCE, again).await.is_ok(), "{:?}", pipe.ping().await);
+    }
+    for ([one, _], news) in pairs.iter().zip(&mut heard) {
+        let took = until_heard(one, news).await;
+        assert!(took < Duration::from_secs(2), "after the end of a master: {took:?}");
     }
 }

@@ -15,7 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The answer to one request on a connection of its own: status and body.
 pub async fn http(addr: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
+    http_over(TcpStream::connect(addr).await.unwrap(), method, path, body).await
+}
+
+/// The answer to the only request on this connection.
+pub async fn http_over(mut stream: TcpStream, method: &str, path: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"

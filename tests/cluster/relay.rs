@@ -1,5 +1,6 @@
 //! Several nodes behind a balancer that sends every request to another one: stock clients notice nothing.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use imks::engine;
@@ -10,18 +11,26 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::balancer::{Balancer, Rule};
+use crate::balancer::{Balancer, Front, Rule};
 use crate::broker::{Broker, Kind};
 use crate::process::{Process, acquainted, http, imks, open};
 use crate::script::Script;
 use crate::serve::Cluster;
 use crate::talker::Running;
 
+/// Clients that come right after the end of a node: more than two for each.
+const NEWCOMERS: usize = 9;
+
 async fn clients_talk(kind: Kind) {
+    clients_talk_through(kind, async |nodes| Balancer::start(nodes, Rule::RoundRobin).await).await;
+}
+
+/// Stock clients talk through a balancer in front of three nodes.
+pub async fn clients_talk_through<F: Front>(kind: Kind, balance: impl AsyncFnOnce(Vec<SocketAddr>) -> F) {
     let cluster = Cluster::start(kind, 3).await;
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.addr()).collect();
     acquainted(&nodes).await;
-    let balancer = Balancer::start(nodes, Rule::RoundRobin).await;
+    let balancer = balance(nodes).await;
     for via in ["polling", "upgrade"] {
         let (alice, bob) = (cluster.nodes[0].token("alice").await, cluster.nodes[0].token("bob").await);
         let url = balancer.url();
@@ -50,30 +59,48 @@ async fn stock_clients_talk_through_a_balancer_that_is_not_sticky_on_postgres() 
 }
 
 /// A node that passes on what belongs to others, and has the events of tests/js/dialect.js.
-fn talker(config: Config) -> (NodeId, Forwarder, Running) {
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (node, forwarder) = (NodeId::random().unwrap(), Forwarder::new(&tasks, &stop).unwrap());
-    let mut engine = engine::Config { node: Some(node), allow_eio3: true, ..engine::Config::default() };
-    engine.hooks.forward = Some(forwarder.hook());
-    let running = Running::start_with(engine, config, |engine| routes(&forwarder, engine));
-    (node, forwarder, running)
+pub struct Talker {
+    node: NodeId,
+    forwarder: Forwarder,
+    running: Running,
+}
+
+impl Talker {
+    fn start(engine: engine::Config, config: Config) -> Self {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (node, forwarder) = (NodeId::random().unwrap(), Forwarder::new(&tasks, &stop).unwrap());
+        let mut engine = engine::Config { node: Some(node), allow_eio3: true, ..engine };
+        engine.hooks.forward = Some(forwarder.hook());
+        let running = Running::start_with(engine, config, |engine| routes(&forwarder, engine));
+        Self { node, forwarder, running }
+    }
+
+    /// Three nodes that know each other.
+    pub fn three(engine: &engine::Config, config: &Config) -> [Self; 3] {
+        let nodes = [(); 3].map(|()| Self::start(engine.clone(), config.clone()));
+        for node in &nodes {
+            let others = nodes.iter().filter(|other| other.node != node.node).map(Self::contact);
+            node.forwarder.update(others, tokio::time::Instant::now());
+        }
+        nodes
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.running.address
+    }
+
+    fn contact(&self) -> (NodeId, Contact) {
+        let (address, secret) = (self.addr().to_string(), *self.forwarder.secret());
+        (self.node, Contact { address, secret, certificate: None })
+    }
 }
 
 /// Clients of these dialects talk while no request of theirs comes to the node that owns their session.
 fn talk(parser: Parser, dialects: &[&str]) {
-    let nodes = [(); 3].map(|()| talker(Config { parser, ..Config::default() }));
-    let contact = |(node, forwarder, running): &(NodeId, Forwarder, Running)| {
-        let (address, secret) = (running.address.to_string(), *forwarder.secret());
-        (*node, Contact { address, secret, certificate: None })
-    };
+    let nodes = Talker::three(&engine::Config::default(), &Config { parser, ..Config::default() });
     let runtime = Runtime::new().unwrap();
-    let balancer = runtime.block_on(async {
-        for (_, forwarder, _) in &nodes[1..] {
-            forwarder.update([contact(&nodes[0])], tokio::time::Instant::now());
-        }
-        let addresses = nodes.iter().map(|(.., running)| running.address).collect();
-        Balancer::start(addresses, Rule::NeverTheOwner).await
-    });
+    let addresses = nodes.iter().map(Talker::addr).collect();
+    let balancer = runtime.block_on(Balancer::start(addresses, Rule::NeverTheOwner));
     for dialect in dialects {
         for via in ["polling", "upgrade"] {
             let environment = [("URL", &*balancer.url()), ("DIALECT", dialect), ("VIA", via)];
@@ -98,6 +125,15 @@ fn clients_with_the_msgpack_parser_talk_though_no_request_reaches_the_owner() {
 }
 
 async fn the_owner_dies(kind: Kind, via: &'static str) {
+    the_owner_dies_behind(kind, via, async |nodes| Balancer::start(nodes, Rule::RoundRobin).await).await;
+}
+
+/// The owner of a session is killed behind a balancer, and nothing that was acknowledged is lost.
+pub async fn the_owner_dies_behind<F: Front>(
+    kind: Kind,
+    via: &'static str,
+    balance: impl AsyncFnOnce(Vec<SocketAddr>) -> F,
+) {
     let broker = Broker::shared(kind).await;
     let database = match &broker.database {
         Some(url) => url.clone(),
@@ -109,7 +145,7 @@ async fn the_owner_dies(kind: Kind, via: &'static str) {
     acquainted(&addresses).await;
     let token = imks(&broker, &database).args(["token", "alice"]).output().unwrap();
     let token = String::from_utf8(token.stdout).unwrap();
-    let balancer = Balancer::start(addresses.clone(), Rule::RoundRobin).await;
+    let balancer = balance(addresses.clone()).await;
     let environment = [("URL", &*balancer.url()), ("VIA", via), ("TOKEN_ALICE", token.trim())];
     let mut script = Script::start("relay_crash.js", &environment);
     let owner = script.hears(|line| line["owner"].is_string());
@@ -117,6 +153,9 @@ async fn the_owner_dies(kind: Kind, via: &'static str) {
     let orphan = open(addresses[killed]).await;
     nodes[killed].kill();
     script.tell("killed");
+    for _ in 0..NEWCOMERS {
+        open(balancer.addr()).await;
+    }
     for other in (0..3).filter(|other| *other != killed) {
         let asked = Instant::now();
         let answer = http(addresses[other], "GET", &orphan, "").await;

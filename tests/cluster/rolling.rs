@@ -1,12 +1,13 @@
 //! A rolling restart: three nodes behind a balancer are told to end and started again, one after the other, while people
 //! talk. Nothing is lost or doubled, nobody is away for long, and they come back to both of the others, not all at once.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::balancer::{Balancer, Rule};
+use crate::balancer::{Balancer, Front, Rule};
 use crate::broker::{Broker, Kind};
 use crate::npm;
 use crate::process::{Process, acquainted, http, imks};
@@ -34,6 +35,15 @@ const SETTINGS: [(&str, &str); 7] = [
 ];
 
 fn restart_one_after_the_other(kind: Kind) {
+    restart_behind(kind, &[], async |nodes| Balancer::start_checking(nodes, Rule::RoundRobin).await);
+}
+
+/// Restarts the nodes behind a balancer, with further settings.
+pub fn restart_behind<F: Front>(
+    kind: Kind,
+    more: &[(&str, &str)],
+    balance: impl AsyncFnOnce(Vec<SocketAddr>) -> F,
+) {
     npm::build();
     let runtime = Runtime::new().unwrap();
     let (broker, database) = runtime.block_on(async {
@@ -44,11 +54,12 @@ fn restart_one_after_the_other(kind: Kind) {
         };
         (broker, database)
     });
-    let mut nodes = NAMES.map(|name| Process::start(&broker, &database, name, &SETTINGS));
+    let settings = [&SETTINGS, more].concat();
+    let mut nodes = NAMES.map(|name| Process::start(&broker, &database, name, &settings));
     let addresses: Vec<_> = nodes.iter().map(|node| node.addr).collect();
     let balancer = runtime.block_on(async {
         acquainted(&addresses).await;
-        Balancer::start_checking(addresses.clone(), Rule::RoundRobin).await
+        balance(addresses.clone()).await
     });
     let token = |n: usize| {
         let token = imks(&broker, &database).args(["token", &format!("user{n}")]).output().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::balancer::{Balancer, Rule};
+use crate::balancer::{Balancer, Front, Rule};
 use crate::broker::{Broker, Kind};
 use crate::client::TestClient;
 use crate::process::{Process, acquainted, imks};

@@ -68,11 +68,13 @@ async fn serve(engine: engine::Config, config: Config, routes: impl FnOnce(&Engi
     address
 }
 
-/// A page that takes the client from this server, as a script and as a module.
+/// A page that takes the client from this server, as a script and as a module, and what balancers ask.
 fn pages() -> Router {
     const PAGE: &str = r#"<!doctype html><script src="/socket.io/socket.io.js"></script>
         <script type="module">import { io } from "/socket.io/socket.io.esm.min.js"; window.esm = io;</script>"#;
-    Router::new().route("/page", axum::routing::get(|| async { axum::response::Html(PAGE) }))
+    Router::new()
+        .route("/page", axum::routing::get(|| async { axum::response::Html(PAGE) }))
+        .route("/health/ready", axum::routing::get(|| async {}))
 }
 
 fn events(namespace: &mut NamespaceBuilder) {

@@ -1,12 +1,14 @@
 // A stock Node.js server with the contract of the conformance profile `cluster` (examples/conformance/cluster.rs), on
 // `createAdapter` of @socket.io/redis-adapter.
 import { createServer } from "node:http";
-import { createClient } from "@redis/client";
+import { createClient, createCluster } from "@redis/client";
 import { createAdapter } from "@socket.io/redis-adapter";
 import { Server } from "socket.io";
 
+// To a Redis server, or by `redis-cluster://` to a Redis Cluster.
 export async function connectRedis(url) {
-  const client = createClient({ url });
+  const clustered = /^redis-cluster:\/\/([^?]+)/.exec(url);
+  const client = clustered ? createCluster({ rootNodes: [{ url: `redis://${clustered[1]}` }] }) : createClient({ url });
   client.on("error", (error) => console.error(`redis: ${error.message}`));
   await client.connect();
   return client;

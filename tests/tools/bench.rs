@@ -371,6 +371,23 @@ async fn a_server_that_is_restarted_under_the_eyes_of_bench_has_lost_nothing() {
     assert!(found["notes"].to_string().contains("clients were away 2 times"), "{found}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_imks_whose_connections_are_cut_continue_and_the_report_counts_them() {
+    let database = Database::create(Kind::Sqlite).without_rate_limits();
+    let server = Server::start(&database);
+    let url = server.url();
+    let chaos = ["bench", &url, "--json", "--scenario=chat", "--development", "--clients=6", "--rate=60"];
+    let arguments = [&chaos[..], &["--duration=4s", "--chaos=500ms"]].concat();
+    let ended = Program::start_with(&arguments, &database.environment()).ended().await;
+    let (found, connections) = (ended.json(), &ended.json()["connections"]);
+    assert_eq!(ended.code, Some(0), "{found} {}", ended.stderr);
+    let [lost, recovered, renewed] =
+        ["disconnects", "recovered", "renewed"].map(|name| connections[name].as_u64().unwrap());
+    assert!(lost >= 4 && recovered + renewed == lost, "all came back: {found}");
+    assert!(recovered > renewed, "most continue: {found}");
+    assert_eq!([&found["faults"]["lost"], &found["faults"]["duplicates"]], [0, 0], "{found}");
+}
+
 /// Writes a scenario with this text, and returns its file.
 fn scenario(directory: &TempDir, text: &str) -> String {
     let file = path(directory, "scenario.toml");

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::clients::Client;
+use fred::clients::{Client, WithOptions};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::config::{Config, TcpConfig};
+use fred::types::config::{Config, Options, TcpConfig};
 use fred::types::{Builder, ConnectHandle, MessageKind, RespVersion, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,18 +30,12 @@ pub fn connect(url: &str, prefix: &str, node: NodeId) -> ImksResult<Arc<dyn Pipe
 }
 
 /// Connects a node to Node.js servers, for [`NamespaceBuilder::classic`](crate::socket::NamespaceBuilder::classic). `prefix`
-/// is the option `key` of their adapter, `socket.io` by default. URLs as for [`connect`], without Redis Clusters.
+/// is the option `key` of their adapter, `socket.io` by default. URLs as for [`connect`].
 ///
 /// # Errors
 /// [`ImksError::Config`] for a URL that cannot be used; it does not contain the URL.
 pub fn classic(url: &str, prefix: &str) -> ImksResult<Arc<dyn Pipe>> {
     let mut redis = Redis::new(url, prefix)?;
-    if redis.config.server.is_clustered() {
-        // The subscribers of a channel are counted on one node only.
-        return Err(ImksError::Config(
-            "a namespace cannot be shared with Node.js servers on a Redis Cluster".into(),
-        ));
-    }
     redis.names = Names { prefix: prefix.into(), are_classic: true };
     Ok(BrokerPipe::start(Box::new(redis), NodeId::random()?))
 }
@@ -136,10 +130,16 @@ impl Redis {
         receiving.spawn(async move {
             ended.run_until_cancelled(until_gone).await;
         });
+        let (is_clustered, is_classic) = (self.config.server.is_clustered(), self.names.are_classic);
+        // Node.js servers do not shard channels: each message reaches all masters, and one of them serves this node, so that
+        // its messages stay in order.
+        let home = publisher.active_connections().into_iter().next();
+        let options =
+            Options { cluster_node: home.filter(|_| is_clustered && is_classic), ..Options::default() };
         Ok(RedisConnection {
-            clustered: self.config.server.is_clustered(),
-            publisher,
-            subscriber,
+            is_sharded: is_clustered && !is_classic,
+            publisher: publisher.with_options(&options),
+            subscriber: subscriber.with_options(&options),
             ended: tokio::sync::Mutex::new(connected),
             names: self.names.clone(),
             _stop: stop.drop_guard(),
@@ -177,9 +177,10 @@ impl Drop for Running {
 
 /// Two connections: one that publishes, and one that subscribes, so that neither waits for the other.
 struct RedisConnection {
-    publisher: Client,
-    subscriber: Client,
-    clustered: bool,
+    publisher: WithOptions<Client>,
+    subscriber: WithOptions<Client>,
+    /// Whether channels are those of the shards of a Redis Cluster.
+    is_sharded: bool,
     /// The tasks of the clients, which end when their connection does.
     ended: tokio::sync::Mutex<[Running; 2]>,
     names: Names,
@@ -199,17 +200,17 @@ impl RedisConnection {
 
     async fn publish_one(&self, Outgoing { channel, message }: Outgoing) -> Result<i64, fred::error::Error> {
         let channel = self.names.channel(&channel);
-        match self.clustered {
+        match self.is_sharded {
             true => Box::pin(self.publisher.spublish(channel, Value::Bytes(message))).await,
             false => Box::pin(self.publisher.publish(channel, Value::Bytes(message))).await,
         }
     }
 
     async fn publish_all(&self, batch: Vec<Outgoing>) -> Result<(), fred::error::Error> {
-        let pipeline = self.publisher.pipeline();
+        let pipeline = self.publisher.pipeline().with_options(self.publisher.options());
         for Outgoing { channel, message } in batch {
             let (channel, message) = (self.names.channel(&channel), Value::Bytes(message));
-            let () = match self.clustered {
+            let () = match self.is_sharded {
                 true => Box::pin(pipeline.spublish(channel, message)).await?,
                 false => Box::pin(pipeline.publish(channel, message)).await?,
             };
@@ -227,9 +228,9 @@ impl Connection for RedisConnection {
                 Box::pin(self.subscriber.psubscribe(patterns)).await.map_err(failed)?;
             }
             // Each channel of a cluster has its own shard, and one command is for one shard.
-            for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
+            for some in channels.chunks(if self.is_sharded { 1 } else { CHANNELS_PER_COMMAND }) {
                 let some = some.to_vec();
-                match self.clustered {
+                match self.is_sharded {
                     true => Box::pin(self.subscriber.ssubscribe(some)).await,
                     false => Box::pin(self.subscriber.subscribe(some)).await,
                 }
@@ -246,9 +247,9 @@ impl Connection for RedisConnection {
             if !patterns.is_empty() {
                 Box::pin(self.subscriber.punsubscribe(patterns)).await.map_err(failed)?;
             }
-            for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
+            for some in channels.chunks(if self.is_sharded { 1 } else { CHANNELS_PER_COMMAND }) {
                 let some = some.to_vec();
-                match self.clustered {
+                match self.is_sharded {
                     true => Box::pin(self.subscriber.sunsubscribe(some)).await,
                     false => Box::pin(self.subscriber.unsubscribe(some)).await,
                 }
@@ -269,11 +270,19 @@ impl Connection for RedisConnection {
     fn subscribers<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Option<usize>> {
         Box::pin(async move {
             let channel = self.names.channel(channel);
-            let answer: Result<Vec<(String, usize)>, _> = match self.clustered {
-                true => Box::pin(self.publisher.pubsub_shardnumsub(channel)).await,
-                false => Box::pin(self.publisher.pubsub_numsub(channel)).await,
-            };
-            answer.ok()?.first().map(|(_, count)| *count)
+            if self.is_sharded {
+                return count(Box::pin(self.publisher.pubsub_shardnumsub(channel)).await);
+            }
+            if self.publisher.options().cluster_node.is_none() {
+                return count(Box::pin(self.publisher.pubsub_numsub(channel)).await);
+            }
+            // Each master knows its own subscribers only.
+            let mut all = 0;
+            for master in self.publisher.active_connections() {
+                let master = self.publisher.with_cluster_node(master);
+                all += count(Box::pin(master.pubsub_numsub(&*channel)).await)?;
+            }
+            Some(all)
         })
     }
 
@@ -298,6 +307,11 @@ impl Connection for RedisConnection {
             let _ = tokio::join!(Box::pin(self.publisher.quit()), Box::pin(self.subscriber.quit()));
         })
     }
+}
+
+/// Returns the number of subscribers in an answer about one channel.
+fn count(answer: Result<Vec<(String, usize)>, fred::error::Error>) -> Option<usize> {
+    answer.ok()?.first().map(|(_, count)| *count)
 }
 
 /// Passes messages on until the client is gone.
