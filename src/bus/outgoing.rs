@@ -62,8 +62,8 @@ impl OutgoingQueue {
             while self.len() == 0 {
                 self.filled.notified().await;
             }
-            if self.len() < BATCH {
-                sleep_until(pace.due(Instant::now())).await;
+            if let Some(due) = pace.due(Instant::now()).filter(|_| self.len() < BATCH) {
+                sleep_until(due).await;
             }
             let batch = self.take();
             if !batch.is_empty() {
@@ -88,12 +88,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Returns when the next messages are due.
-    fn due(&self, now: Instant) -> Instant {
-        match self.last {
-            Some(last) if self.is_busy => now.max(last + PAUSE),
-            _ => now,
-        }
+    /// Returns when the next messages are due. `None`: now; a timer would take until the next millisecond.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let due = self.last.filter(|_| self.is_busy)? + PAUSE;
+        (due > now).then_some(due)
     }
 
     /// Notes that so many messages are sent.
@@ -162,15 +160,15 @@ mod tests {
     fn only_messages_of_a_busy_node_wait_for_each_other() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let at = |micros: u64| start + Duration::from_micros(micros);
-        assert_eq!(pace.due(at(0)), at(0));
+        assert_eq!(pace.due(at(0)), None);
         pace.sends(1, at(0));
-        assert_eq!(pace.due(at(100)), at(100), "one after another");
+        assert_eq!(pace.due(at(300)), None, "one after another");
         pace.sends(1, at(100));
-        assert_eq!(pace.due(at(150)), at(1_100), "two within a moment");
-        assert_eq!(pace.due(at(5_000)), at(5_000));
+        assert_eq!(pace.due(at(150)), Some(at(1_100)), "two within a moment");
+        assert_eq!(pace.due(at(5_000)), None);
         pace.sends(BUSY_COUNT, at(1_100));
-        assert_eq!(pace.due(at(1_200)), at(2_100), "still many");
+        assert_eq!(pace.due(at(1_200)), Some(at(2_100)), "still many");
         pace.sends(1, at(2_100));
-        assert_eq!(pace.due(at(2_150)), at(2_150), "no more than one in a pause");
+        assert_eq!(pace.due(at(2_150)), None, "no more than one in a pause");
     }
 }
