@@ -34,6 +34,8 @@ mod crash;
 mod database;
 #[path = "client_library/faults.rs"]
 mod faults;
+#[path = "client_library/floor.rs"]
+mod floor;
 #[path = "client_library/outbox.rs"]
 mod outbox;
 #[allow(dead_code, reason = "shared with tests of the core, which use what is left")]

@@ -198,9 +198,12 @@ async fn a_header_cannot_name_a_key_by_other_means() {
     let (world, claims) = (world_with(eager()).await, claims("imks", Uuid::now_v7()));
     let evil = Key::ed25519("evil");
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": base64_url(&evil.public)});
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/keys", elsewhere.local_addr().unwrap());
     let additions: Vec<(&str, Value)> = vec![
-        ("jku", json!("http://127.0.0.1:1/keys")),
-        ("x5u", json!("http://127.0.0.1:1/cert")),
+        ("jku", json!(url)),
+        ("x5u", json!(url)),
         ("x5c", json!(["MIIB"])),
         ("jwk", jwk),
         ("crit", json!(["exp"])),
@@ -216,7 +219,7 @@ async fn a_header_cannot_name_a_key_by_other_means() {
         assert_eq!(code(&world.auth, &world.ed.sign(&header, &claims)).await, "unauthenticated", "{name}");
     }
     let long = "k".repeat(4_000);
-    let kids = ["", "../../etc/passwd", "' OR 1=1 --", "http://127.0.0.1/keys", &long, "ED", "ed "];
+    let kids = ["", "../../etc/passwd", "' OR 1=1 --", &url, &long, "ED", "ed "];
     for kid in kids.map(|kid| json!(kid)).into_iter().chain([json!(null), json!(7), json!(["ed"])]) {
         let token = world.ed.sign(&json!({"alg": "EdDSA", "kid": kid}), &claims);
         assert_eq!(code(&world.auth, &token).await, "unauthenticated", "kid {kid}");
@@ -225,6 +228,8 @@ async fn a_header_cannot_name_a_key_by_other_means() {
     assert_eq!(code(&world.auth, &without).await, "unauthenticated", "no kid");
     let twice = world.ed.sign_text(r#"{"alg":"EdDSA","kid":"evil","kid":"ed"}"#, &claims.to_string());
     assert_eq!(code(&world.auth, &twice).await, "unauthenticated", "kid twice");
+    let asked = elsewhere.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "nothing is fetched from where a token says");
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use super::{kind::Kind, measure::Measured, workload::Workload};
 /// KiB per idle connection that the first system may take, and the goal.
 const IDLE_KIB_FIRST: f64 = 8.0;
 const IDLE_KIB_GOAL: f64 = 3.0;
+/// Milliseconds from the TCP connect until a client has joined its namespace, of 99 in 100.
+const CONNECT_MS_MAX: f64 = 100.0;
 const KIB_PER_GIB: f64 = 1_048_576.0;
 
 /// Everything measured in this run.
@@ -110,6 +112,11 @@ impl Report {
                 && kib > IDLE_KIB_FIRST
             {
                 missed.push(format!("{}: {kib:.2} KiB at rest, at most {IDLE_KIB_FIRST}", workload.name()));
+            }
+            if let Some((ms, _)) = self.lowest(workload, Kind::Imks, |m| Some(m.latency.quantile_ms(0.99)))
+                && ms > CONNECT_MS_MAX
+            {
+                missed.push(format!("{}: {ms:.0} ms to connect, at most {CONNECT_MS_MAX}", workload.name()));
             }
         }
         let failed = self.failures.iter().filter(|(_, kind)| *kind == Kind::Imks);

@@ -44,12 +44,26 @@ pub fn markdown(rows: &[Row], storms: &[Storm]) -> String {
             cell(Database::Postgres)
         );
     }
+    text.push_str(&signed_in(rows));
     text.push_str(&heard(rows));
     text.push_str(&lost_server(storms));
     for Row { database, measured } in rows {
         if let Some(complaint) = &measured.complaint {
             let _ = writeln!(text, "\nRefused on {}, {}: `{complaint}`", database.name(), measured.name);
         }
+    }
+    text
+}
+
+/// From the TCP connect of a client with a token until its `session:ready`.
+fn signed_in(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "\n### From the connect to `session:ready`: 200 clients with tokens of their own, 64 at a time\n\n\
+         | database | load | p50 ms | p99 ms |\n|---|---|---:|---:|\n",
+    );
+    for Row { database, measured } in rows {
+        let [p50, p99] = [0.5, 0.99].map(|share| measured.sign_in.quantile_ms(share));
+        let _ = writeln!(text, "| {} | {} | {p50:.1} | {p99:.1} |", database.name(), measured.name);
     }
     text
 }
@@ -115,6 +129,7 @@ pub fn missed(rows: &[Row], storms: &[Storm]) -> Vec<String> {
             (measured.refused + measured.lost) as f64 / all * 100.0,
             0.1,
         );
+        at_most(what("connect and sign in, ms"), measured.sign_in.quantile_ms(0.99), 100.0);
         let Some(delivery) = &measured.delivery else { continue };
         for (share, most) in [(0.5, 50.0), (0.95, 200.0), (0.99, 500.0)] {
             at_most(what("delivery, ms"), delivery.latency.quantile_ms(share), most);

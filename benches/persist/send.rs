@@ -49,6 +49,8 @@ pub struct Measured {
     pub count: u64,
     pub cpu_us: f64,
     pub latency: Histogram,
+    /// From the TCP connect of a client until its `session:ready`.
+    pub sign_in: Histogram,
     pub refused: u64,
     pub lost: u64,
     /// From the moment a message was due to its arrival at each of its readers, where they hear it.
@@ -103,7 +105,7 @@ struct Sender {
 impl Load {
     pub fn run(&self, world: &World) -> Outcome<Measured> {
         let tokens = if self.hot { &world.hot } else { &world.spread };
-        let (mut client, channels) = sign_in(&world.server, tokens, self.heard)?;
+        let SignedIn { mut client, channels, latency: sign_in } = sign_in(&world.server, tokens, self.heard)?;
         let mut running = Running::new(&channels, self)?;
         if let Pace::Window(window) = self.pace {
             for index in (0..tokens.len()).cycle().take(tokens.len() * window) {
@@ -127,6 +129,7 @@ impl Load {
             count,
             cpu_us: cpu * 1e6 / count as f64,
             latency,
+            sign_in,
             refused: running.refused,
             lost: running.under_way,
             delivery: running.readers.map(Readers::delivery),
@@ -135,9 +138,16 @@ impl Load {
     }
 }
 
+/// Everybody, with their channels.
+struct SignedIn {
+    client: Client,
+    channels: Vec<Vec<String>>,
+    latency: Histogram,
+}
+
 /// Connects everybody, learns their channels from `session:ready`, and unless everything is `heard` leaves the rooms:
 /// nothing is delivered then.
-fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<(Client, Vec<Vec<String>>)> {
+fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<SignedIn> {
     let hellos: Vec<String> =
         tokens.iter().map(|token| format!(r#"40{{"token":"{token}","protocol":1}}"#)).collect();
     let mut client = Client::with_hello(move |index| hellos[index].clone())?;
@@ -151,14 +161,15 @@ fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<(Client, 
         missing == 0
     };
     let mut ready = false;
-    client.connect_with(server.address, tokens.len(), Via::WebSocket, |index, packet, _, _| {
-        ready = take(index, packet);
-    })?;
+    let latency =
+        client.connect_with(server.address, tokens.len(), Via::WebSocket, |index, packet, _, _| {
+            ready = take(index, packet);
+        })?;
     if !ready {
         wait(&mut client, server, "session:ready", take)?;
     }
     if heard {
-        return Ok((client, own(channels)));
+        return Ok(SignedIn { client, channels: own(channels), latency });
     }
     for (index, ids) in channels.iter().enumerate() {
         let ids = serde_json::to_string(ids)?;
@@ -170,7 +181,7 @@ fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<(Client, 
         missing -= usize::from(packet.starts_with(b"43"));
         missing == 0
     })?;
-    Ok((client, own(channels)))
+    Ok(SignedIn { client, channels: own(channels), latency })
 }
 
 fn wait(

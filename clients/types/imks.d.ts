@@ -1854,6 +1854,8 @@ export type SessionReadyEvent = {
   channels: Array<ChannelState>;
   channels_complete: boolean;
   client?: ClientInfo | null;
+  /** The id of this connection, which no other one has. */
+  connection_id: string;
   feature_level: number;
   limits: Record<string, number>;
   mode: SessionMode;
@@ -1861,6 +1863,7 @@ export type SessionReadyEvent = {
   resumed: boolean;
   server: ServerInfo;
   server_time: string;
+  /** The session that the token belongs to. Where its issuer names none, the id of this connection. */
   session_id: string;
   token_expires_at: string;
   user: SessionUser;

@@ -3,7 +3,7 @@
 //! `IMKS_UPDATE_DOCS=1 cargo test --lib operations_document` updates them.
 
 use super::INSTRUMENTS;
-use crate::config::{Config, Listing};
+use crate::config::{Config, Listing, source};
 use crate::telemetry::instrument;
 
 #[test]
@@ -12,6 +12,7 @@ fn the_operations_document_lists_every_variable_and_metric() {
     let document = std::fs::read_to_string(path).unwrap();
     let variables = Listing::of(&mut Config::default()).markdown();
     let updated = replaced(&document, "variables", &variables);
+    let updated = replaced(&updated, "names", &source::aliases_markdown());
     let updated = replaced(&updated, "metrics", &instrument::markdown(INSTRUMENTS));
     if std::env::var_os("IMKS_UPDATE_DOCS").is_some() {
         std::fs::write(path, updated).unwrap();

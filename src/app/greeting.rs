@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::App;
-use crate::config::{ClusterAdapter, Setting};
+use crate::config::{ClusterAdapter, Config, Setting};
 use crate::models::db;
 use crate::secret::Secret;
 use crate::telemetry::logging::LogFormat;
@@ -52,9 +52,7 @@ impl App {
         if let Some(internal) = self.internal_addr {
             text.push_str(&format!("\n  metrics    curl http://{}/metrics", reachable(internal)));
         }
-        if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
-            text.push_str(PLAINTEXT_WARNING);
-        }
+        warnings(&self.config).for_each(|warning| text.push_str(&format!("\nWarning: {warning}")));
         text
     }
 
@@ -73,9 +71,7 @@ impl App {
             first_page = self.config.serves_first_page(),
             "ready"
         );
-        if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
-            tracing::warn!("{}", PLAINTEXT_WARNING.trim_start_matches("\nWarning: "));
-        }
+        warnings(&self.config).for_each(|warning| tracing::warn!("{warning}"));
     }
 
     /// Whether the log is for machines: then standard output has nothing else.
@@ -94,6 +90,13 @@ impl App {
         let place = where_data_is(&self.config.database);
         format!("  token      imks token alice{place}   (creates the user, a member of #general)\n")
     }
+}
+
+/// Returns what everybody who reaches the server can see, and perhaps should not.
+fn warnings(config: &Config) -> impl Iterator<Item = &'static str> {
+    let checks = [(!config.tls.is_on(), PLAINTEXT), (config.internal_listen.is_none(), PUBLIC_METRICS)];
+    let reachable = config.is_reachable_from_outside();
+    checks.into_iter().filter(move |(applies, _)| reachable && *applies).map(|(_, warning)| warning)
 }
 
 /// Returns the option with which a command uses the same database from any directory; empty if the environment says
@@ -143,5 +146,21 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address that other machines can reach. \
+const PLAINTEXT: &str = "this is plain HTTP on an address that other machines can reach. \
      Set IMKS_TLS_CERT and IMKS_TLS_KEY, or put a proxy with TLS in front.";
+const PUBLIC_METRICS: &str = "everybody who reaches this server can read /metrics. Set IMKS_INTERNAL_LISTEN to give operators a listener of their own.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_for_other_machines_is_told_what_these_can_read() {
+        let mut config = Config::default();
+        assert_eq!(warnings(&config).count(), 0);
+        config.listen = ([0, 0, 0, 0], 3000).into();
+        assert_eq!(warnings(&config).collect::<Vec<_>>(), [PLAINTEXT, PUBLIC_METRICS]);
+        config.internal_listen = Some(([127, 0, 0, 1], 9090).into());
+        assert_eq!(warnings(&config).collect::<Vec<_>>(), [PLAINTEXT]);
+    }
+}

@@ -180,6 +180,8 @@ settings! {
             "How long a peer may read nothing of a response before its connection is closed";
         tcp_keepalive: "IMKS_TCP_KEEPALIVE" =
             "After how long the system asks a silent TCP connection whether it is still there; 0s for never";
+        tcp_nodelay: "IMKS_TCP_NODELAY" =
+            "Whether packets leave at once (TCP_NODELAY), and do not wait until the one before is acknowledged";
         head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" = "Largest request head, in bytes";
         request (request_timeout): "IMKS_HTTP_REQUEST" =
             "How long a request outside Socket.IO may take, including its response";
@@ -236,8 +238,8 @@ settings! {
         path: "IMKS_ENGINE_PATH" = "Path of Engine.IO: the option `path` of clients";
         polling: "IMKS_ENGINE_POLLING" = "Whether clients may use HTTP long-polling";
         websocket: "IMKS_ENGINE_WEBSOCKET" = "Whether clients may use WebSocket";
-        ping_interval: "IMKS_ENGINE_PING_INTERVAL" = "Time between two heartbeats";
-        ping_timeout: "IMKS_ENGINE_PING_TIMEOUT" = "How long a client may take to answer a ping";
+        ping_interval: "IMKS_ENGINE_PING_INTERVAL" = "Time between two heartbeats, from 5s to 2m";
+        ping_timeout: "IMKS_ENGINE_PING_TIMEOUT" = "How long a client may take to answer a ping, from 1s to 2m";
         upgrade_timeout: "IMKS_ENGINE_UPGRADE_TIMEOUT" =
             "How long an upgrade from polling to another transport may take";
         body_timeout: "IMKS_ENGINE_BODY_TIMEOUT" = "How long the body of a POST may take to arrive";

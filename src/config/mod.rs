@@ -6,6 +6,7 @@
 
 mod admin;
 mod cluster;
+mod deadlines;
 pub mod field;
 mod fields;
 mod first_page;
@@ -220,6 +221,7 @@ impl Config {
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
         problems.extend(self.impossible().map(str::to_owned));
+        problems.extend(deadlines::problems(self));
         problems.extend(self.first_page_problem().map(str::to_owned));
         problems.extend(self.internal.problems().map(str::to_owned));
         problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
@@ -251,7 +253,6 @@ impl Config {
             (has_host(&self.core_url), "IMKS_CORE_URL has no host"),
             (addresses_differ, "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses"),
             (self.engine.max_payload >= PAYLOAD_MIN, PAYLOAD_RULE),
-            ((PING_MIN..=PING_MAX).contains(&self.engine.ping_interval), PING_RULE),
             (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
@@ -289,11 +290,6 @@ const PORT_DEFAULT: u16 = 3000;
 const PAYLOAD_MIN: usize = 10_000;
 const PAYLOAD_RULE: &str =
     "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit";
-const PING_MIN: Duration = Duration::from_millis(20);
-/// The longest interval between two pings.
-const PING_MAX: Duration = Duration::from_secs(3_600);
-const PING_RULE: &str =
-    "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most threads that may be asked for; each has a stack of its own.
 const WORKERS_MAX: usize = 1_024;
@@ -374,8 +370,13 @@ mod tests {
             ("IMKS_CORS_ORIGINS", "https://example.com/"),
             ("IMKS_CORS_ORIGINS", "https://a.example,*"),
             ("IMKS_ENGINE_MAX_PAYLOAD", "1"),
-            ("IMKS_ENGINE_PING_INTERVAL", "1ms"),
+            ("IMKS_ENGINE_PING_INTERVAL", "4s"),
             ("IMKS_ENGINE_PING_INTERVAL", "9h"),
+            ("IMKS_ENGINE_PING_TIMEOUT", "10ms"),
+            ("IMKS_HTTP_HEAD", "20s"),
+            ("IMKS_CONNECT_TIMEOUT", "0s"),
+            ("IMKS_WS_HEARTBEAT_INTERVAL", "30"),
+            ("IMKS_WS_READ_TIMEOUT", "60s"),
             ("IMKS_LISTEN_FILE", "/run/listen"),
             ("RUST_LOG", "verbose"),
             ("IMKS_ATTACHMENTS_ADDRESS_LIFETIME", "30h"),
@@ -420,6 +421,28 @@ mod tests {
         let port = |value: &str| unknown_variables(std::iter::once(("IMKS_PORT".into(), value.into())));
         assert_eq!(port("4000"), ["IMKS_PORT"]);
         assert!(port("tcp://10.0.0.1:3000").is_empty(), "Kubernetes sets it for a service named imks");
+    }
+
+    #[test]
+    fn the_names_that_websocket_servers_have_elsewhere_are_names_of_the_same_settings() {
+        let mut known = Config::default();
+        let known = Listing::of(&mut known);
+        for (alias, key) in source::ALIASES {
+            let row = known.row(key).unwrap_or_else(|| panic!("{key} of {alias} is no setting"));
+            let mut by_alias = load_from(&[(alias, &row.value)], &[]).unwrap();
+            assert_eq!(Listing::of(&mut by_alias).row(key).unwrap().value, row.value, "{alias}");
+            let both =
+                load_from(&[(alias, &row.value), (row.field.env, &row.value)], &[]).unwrap_err().to_string();
+            assert!(both.contains(alias) && both.contains(row.field.env), "{both}");
+            assert!(
+                unknown_variables(std::iter::once((alias.to_owned(), String::new()))).is_empty(),
+                "{alias}"
+            );
+        }
+        let config =
+            load_from(&[("IMKS_WS_HEARTBEAT_INTERVAL", "20s"), ("IMKS_WS_TCP_NODELAY", "false")], &[])
+                .unwrap();
+        assert_eq!((config.engine.ping_interval, config.http.tcp_nodelay), (Duration::from_secs(20), false));
     }
 
     #[test]

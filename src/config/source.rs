@@ -58,6 +58,8 @@ pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> V
         let of_file = name.strip_suffix("_FILE");
         name == CONFIG_FILE
             || OF_TOOLS.contains(&name)
+            || ALIASES.iter().any(|(alias, _)| *alias == name)
+            || name == READ_TIMEOUT
             || known.rows.iter().any(|row| row.field.env == name || Some(row.field.env) == of_file)
     };
     // Kubernetes sets `IMKS_PORT=tcp://…`; a number was meant for the server.
@@ -67,6 +69,15 @@ pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> V
         name.starts_with(PREFIX) && !is_known(name) && (is_meant(name, value) || !is_foreign(name))
     };
     variables.filter(is_unknown).map(|(name, _)| name).collect()
+}
+
+/// Returns the table of names from elsewhere for `docs/operations.md`.
+#[cfg(test)]
+pub(crate) fn aliases_markdown() -> String {
+    let known = Listing::of(&mut Config::default());
+    let row = |(alias, key): (&str, &str)| Some(format!("| `{alias}` | `{}` |\n", known.row(key)?.field.env));
+    let rows: String = ALIASES.into_iter().filter_map(row).collect();
+    format!("| name elsewhere | setting |\n| --- | --- |\n{rows}")
 }
 
 /// The raw texts and their origins by key, before they are parsed.
@@ -83,6 +94,7 @@ impl Values {
         if let Some(path) = file.or_else(named) {
             values.read_file(&path, &known);
         }
+        values.read_aliases(environment, &known);
         values.read_environment(environment, &known);
         for (key, text) in flags {
             values.put(key, text.clone(), format!("--{}", key.replace('_', "-")));
@@ -127,6 +139,21 @@ impl Values {
                     .problems
                     .push(format!("{key} in {name} must be text, a number, true/false or a list")),
             }
+        }
+    }
+
+    fn read_aliases(&mut self, environment: Environment<'_>, known: &Listing) {
+        for (alias, key) in ALIASES {
+            let Some(text) = environment(alias) else { continue };
+            let name = known.row(key).map_or(key, |row| row.field.env);
+            if environment(name).is_some() {
+                let text = format!("{alias} and {name} are two names of one setting, set one of them");
+                self.problems.push(text);
+            }
+            self.put(key, text, alias.to_owned());
+        }
+        if environment(READ_TIMEOUT).is_some() {
+            self.problems.push(READ_TIMEOUT_RULE.to_owned());
         }
     }
 
@@ -195,6 +222,22 @@ const PORT: &str = "PORT";
 const LISTEN: &str = "listen";
 /// The variable that people set who mean [`PORT`] or `IMKS_LISTEN`.
 const MEANT: &str = "IMKS_PORT";
+/// Names under which people know settings from WebSocket servers elsewhere, and the keys of these settings.
+pub(crate) const ALIASES: [(&str, &str); 9] = [
+    ("IMKS_WS_MAX_CONNECTIONS", "engine.sessions_max"),
+    ("IMKS_WS_MAX_MESSAGE_SIZE", "engine.max_payload"),
+    ("IMKS_WS_HEARTBEAT_INTERVAL", "engine.ping_interval"),
+    ("IMKS_WS_HEARTBEAT_TIMEOUT", "engine.ping_timeout"),
+    ("IMKS_WS_CONNECTION_TIMEOUT", "socket.connect_timeout"),
+    ("IMKS_WS_WRITE_TIMEOUT", "http.write"),
+    ("IMKS_WS_KEEP_ALIVE", "http.tcp_keepalive"),
+    ("IMKS_WS_TCP_NODELAY", "http.tcp_nodelay"),
+    ("IMKS_WS_COMPRESSION_ENABLED", "engine.per_message_deflate"),
+];
+/// The one of these names that is no setting here: how long a client may be silent is said by its heartbeat.
+const READ_TIMEOUT: &str = "IMKS_WS_READ_TIMEOUT";
+const READ_TIMEOUT_RULE: &str = "IMKS_WS_READ_TIMEOUT is not known: a client is gone when it is silent for IMKS_ENGINE_PING_INTERVAL \
+                                 and IMKS_ENGINE_PING_TIMEOUT together, set these";
 /// What the tools read beside their options: the token of `imks chat` and `imks doctor`, the key of `imks top`.
 const OF_TOOLS: [&str; 2] = ["IMKS_TOKEN", "IMKS_KEY"];
 /// The prefixes of variables that Kubernetes sets, or that the tests and benches read.

@@ -189,7 +189,7 @@ fn type_name(name: &str, suffix: &str) -> String {
 
 /// The number of the newest change of this contract. It rises by one with each, which gets a line in docs/protocol.md
 /// ("Feature levels").
-pub const FEATURE_LEVEL: u32 = 9;
+pub const FEATURE_LEVEL: u32 = 10;
 /// The prefix of every path of the HTTP API.
 pub const PREFIX: &str = "/api/v1";
 /// The prefix of every path for back ends.

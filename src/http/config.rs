@@ -29,6 +29,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The time after which the system asks a silent peer whether it is still there (TCP keep-alive); zero is never.
     pub tcp_keepalive: Duration,
+    /// Whether packets leave at once (`TCP_NODELAY`), and do not wait until the one before is acknowledged.
+    pub tcp_nodelay: bool,
     /// The time for a request and its response, on routes other than the engine's.
     pub request_timeout: Duration,
     /// The beginnings of the paths whose requests may take longer, and how long.
@@ -60,6 +62,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             tcp_keepalive: Duration::from_secs(60),
+            tcp_nodelay: true,
             request_timeout: Duration::from_secs(30),
             slow_paths: Vec::new(),
             head_bytes_max: 16 << 10,

@@ -36,7 +36,7 @@ use crate::http::refusal;
 use crate::rate_limit::Rate;
 use crate::{ImksError, ImksResult};
 
-/// Listens on an address. Accepted connections inherit `TCP_NODELAY`.
+/// Listens on an address. Accepted connections inherit `TCP_NODELAY`, unless [`serve`] is told otherwise.
 ///
 /// # Errors
 /// [`ImksError::Io`] naming the address.
@@ -184,8 +184,8 @@ pub async fn serve<S, F>(
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
-    if let Err(error) = keep_alive(&listener, config.tcp_keepalive) {
-        tracing::warn!(%error, "connections are without TCP keep-alive");
+    if let Err(error) = set_options(&listener, &config) {
+        tracing::warn!(%error, "connections have other TCP options than configured");
     }
     let served = Arc::new(Served::new(&config, service, stop.clone()));
     loop {
@@ -212,11 +212,13 @@ pub async fn serve<S, F>(
     }
 }
 
-/// Turns TCP keep-alive on for the connections of a listener, which inherit it, unless the time is zero.
-fn keep_alive(listener: &TcpListener, time: Duration) -> io::Result<()> {
-    match time.is_zero() {
+/// Sets the options of a listener that its connections inherit.
+fn set_options(listener: &TcpListener, config: &Config) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(config.tcp_nodelay)?;
+    match config.tcp_keepalive.is_zero() {
         true => Ok(()),
-        false => SockRef::from(listener).set_tcp_keepalive(&TcpKeepalive::new().with_time(time)),
+        false => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(config.tcp_keepalive)),
     }
 }
 
@@ -298,14 +300,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_inherit_keep_alive_from_their_listener_unless_it_is_off() {
-        for (time, on) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
+    async fn connections_inherit_the_options_of_their_listener() {
+        for (tcp_keepalive, tcp_nodelay) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
             let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-            keep_alive(&listener, time).unwrap();
+            set_options(&listener, &Config { tcp_keepalive, tcp_nodelay, ..Config::default() }).unwrap();
             let address = listener.local_addr().unwrap();
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             client.unwrap();
-            assert_eq!(SockRef::from(&accepted.unwrap().0).keepalive().unwrap(), on);
+            let accepted = accepted.unwrap().0;
+            assert_eq!(SockRef::from(&accepted).keepalive().unwrap(), !tcp_keepalive.is_zero());
+            assert_eq!(accepted.nodelay().unwrap(), tcp_nodelay);
         }
     }
 }

@@ -43,7 +43,8 @@ impl Greeting<'_> {
         let first = chunks.next().unwrap_or_default();
         let config = self.messaging.config();
         let ready = SessionReady {
-            session_id: identity.session_id.unwrap_or_else(clock::new_id),
+            connection_id: self.session.connection_id(),
+            session_id: identity.session_id.unwrap_or_else(|| self.session.connection_id()),
             protocol: PROTOCOL,
             feature_level: FEATURE_LEVEL,
             mode: self.mode,
@@ -73,6 +74,9 @@ impl Greeting<'_> {
 /// The payload of `session:ready`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SessionReady<'a> {
+    /// The id of this connection, which no other one has.
+    connection_id: Uuid,
+    /// The session that the token belongs to. Where its issuer names none, the id of this connection.
     session_id: Uuid,
     protocol: u32,
     feature_level: u32,

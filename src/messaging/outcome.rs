@@ -45,6 +45,7 @@ pub(super) fn answer<Res: Serialize>(
         Ok(handled) => handled,
         Err(error) => return fail_as(event, &error, &request_id),
     };
+    note_answered(event.logged_name(), Some(event.socket().id()), &request_id);
     let Some(ack) = event.take_ack() else { return };
     let envelope = Success::new(&data, &request_id).traced(span.as_ref().map(Span::parent));
     let sent = match room {
@@ -96,6 +97,11 @@ pub(super) fn note_sent(socket: &Socket, sent: ImksResult<()>) {
     if let Err(error) = sent {
         tracing::debug!(socket_sid = socket.id(), %error, "answer not sent");
     }
+}
+
+/// Logs that a request has succeeded.
+pub(super) fn note_answered(name: &str, sid: Option<&str>, request_id: &RequestId) {
+    tracing::debug!(socket_sid = sid, event = name, %request_id, "request answered");
 }
 
 /// Counts and logs an error. Message bodies are never logged.

@@ -365,6 +365,7 @@ impl<Req: Input, Res: Output, H: Handler<Req, Res>> Entry<'_, '_, Req, Res, H> {
                 outcome::note_traced(&mut traced, &outcome, &request_id);
                 let answer = match outcome {
                     Ok(Handled { data, room }) => {
+                        outcome::note_answered(name, None, &request_id);
                         let envelope =
                             Success::new(&data, &request_id).traced(traced.as_ref().map(Span::parent));
                         Answer::success(status.of(&data), &envelope, room)

@@ -17,7 +17,7 @@ use super::budget::ConnectionBudget;
 use super::turn::WriteOrder;
 use super::view::View;
 use crate::auth::{Identity, Presented};
-use crate::clock::Micros;
+use crate::clock::{self, Micros};
 use crate::rate_limit::{Bucket, Rate};
 use crate::socket::Socket;
 use crate::{ImksError, ImksResult};
@@ -25,6 +25,8 @@ use crate::{ImksError, ImksResult};
 /// One signed-in device. Stored with its socket; an HTTP request creates one of its own.
 #[derive(Debug)]
 pub struct Session {
+    /// The id of this connection, unlike that of the token, which several connections may have.
+    connection_id: Uuid,
     identity: Identity,
     /// The program that the caller uses, as it says itself.
     client: Option<Client>,
@@ -119,6 +121,7 @@ impl Session {
     /// Creates a session for the owner of a verified token.
     pub(super) fn new(identity: Identity, token: Token, client: Option<Client>) -> Self {
         Self {
+            connection_id: clock::new_id(),
             expires_at: AtomicI64::new(identity.expires_at),
             presented: Mutex::new(Latest { identity: identity.clone(), token }),
             identity,
@@ -132,6 +135,11 @@ impl Session {
             quiet: Mutex::default(),
             view: Mutex::default(),
         }
+    }
+
+    /// Returns the id of this connection.
+    pub fn connection_id(&self) -> Uuid {
+        self.connection_id
     }
 
     /// Returns the identity of the caller.

@@ -1,5 +1,7 @@
 //! The lines of the log about sessions: who came, from where and with what, who was not let in, and why each one ended.
 
+use std::num::NonZeroU16;
+
 use tokio::time::Instant;
 
 use super::session::Session;
@@ -42,11 +44,14 @@ pub(super) fn signed_in(socket: &Socket, session: &Session) {
     tracing::info!(
         socket_sid = socket.id(),
         engine_sid = %handshake.sid,
+        connection = %session.connection_id(),
         user = %identity.user_id,
         username = &*identity.username,
         peer = %handshake.peer,
         transport = socket.transport().name(),
         client = session.client().map(tracing::field::display),
+        // This one becomes one of them as soon as its connect is answered.
+        clients = socket.namespace().len() + 1,
         "signed in"
     );
 }
@@ -58,9 +63,11 @@ pub(super) fn left(socket: &Socket, reason: DisconnectReason) {
     tracing::info!(
         socket_sid = socket.id(),
         engine_sid = %socket.handshake().sid,
+        connection = %session.connection_id(),
         user = %session.identity().user_id,
         transport = socket.transport().name(),
         reason = reason.as_str(),
+        code = socket.close_code().map(NonZeroU16::get),
         seconds,
         "left"
     );

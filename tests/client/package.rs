@@ -46,7 +46,7 @@ fn the_client_package_orders_events_in_any_interleaving_and_its_examples_compile
 #[test]
 fn the_client_package_misses_nothing_on_a_bad_network_after_a_long_absence_or_with_a_slow_reader() {
     let database = Database::create(Kind::Sqlite)
-        .with("IMKS_ENGINE_PING_INTERVAL", "1s")
+        .with("IMKS_ENGINE_PING_INTERVAL", "5s")
         .with("IMKS_ENGINE_PING_TIMEOUT", "1s");
     World::start(database).script("package_away.js").done();
 }

@@ -1,5 +1,7 @@
 //! Other forms on the wire: messages that are compressed, msgpack, and arguments that the application changes.
 
+use std::io::{Read, Write};
+
 use imks::client::{Binary, Client, ClientError, ClientEvent, PayloadCodec, PayloadError, TransportKind};
 use imks::engine;
 use imks::engine::metrics::{self, DeflateStep};
@@ -138,6 +140,50 @@ async fn only_who_has_the_key_reads_what_the_server_carries() {
     let _: Option<()> = within(raw.ask("join", &("r",)).into_future()).await.unwrap();
     socket.emit_args("shout", &("r", "loud")).await.unwrap();
     assert!(within(seen.recv()).await.unwrap().contains("loud"));
+}
+
+/// The codec of docs/client.md that packs events with gzip.
+struct Packed;
+
+/// The most bytes that an event may have.
+const UNPACKED_MAX: u64 = 1 << 18;
+
+impl PayloadCodec for Packed {
+    fn covers(&self, event: &str) -> bool {
+        ["echo", "echoed"].contains(&event)
+    }
+
+    fn encode(&self, _: &str, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(payload)?;
+        Ok(packer.finish()?)
+    }
+
+    fn decode(&self, _: &str, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+        let mut unpacked = Vec::new();
+        // One byte more tells an event that is too large.
+        flate2::read::GzDecoder::new(payload).take(UNPACKED_MAX + 1).read_to_end(&mut unpacked)?;
+        if unpacked.len() as u64 > UNPACKED_MAX { Err("it is too large".into()) } else { Ok(unpacked) }
+    }
+}
+
+#[tokio::test]
+async fn a_codec_packs_events_with_gzip_and_a_bomb_is_told_and_reaches_no_handler() {
+    let server = Application::imks(engine::Config { max_payload: 10_000, ..engine::Config::default() }).await;
+    let client = builder(&server.url(), Via::WebSocket).payload_codec(Packed).build().unwrap();
+    let mut events = client.events();
+    let socket = client.socket("/").unwrap();
+    let mut echoed = socket.stream::<String>("echoed");
+    within(socket.connect()).await.unwrap();
+    // It is larger than the server takes, and small enough when it is packed.
+    socket.emit("echo", &long()).await.unwrap();
+    assert!(within(echoed.next()).await.unwrap().unwrap() == long());
+    socket.emit("echo", &long().repeat(2)).await.unwrap();
+    let error = hears(&mut events, |event| matches!(event, ClientEvent::Error(_))).await;
+    let ClientEvent::Error(ClientError::Payload { source, .. }) = &error else { panic!("{error:?}") };
+    assert_eq!(source.to_string(), "it is too large");
+    socket.emit("echo", &"small").await.unwrap();
+    assert_eq!(within(echoed.next()).await.unwrap().unwrap(), "small");
 }
 
 #[tokio::test]

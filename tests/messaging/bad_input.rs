@@ -24,6 +24,31 @@ async fn wrong_payloads_are_refused_and_nothing_is_stored() {
     server.stop().await;
 }
 
+/// JSON that no library writes by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_emoji_a_giant_number_and_a_wide_object_are_refused_and_the_connection_goes_on() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    let (digits, wide) =
+        ("9".repeat(500_000), (0..50_000).map(|n| format!("\"k{n}\":{n},")).collect::<String>());
+    let send = |field: &str| format!(r#"["message:send",{{"channel_id":"{channel}",{field}}}]"#);
+    let requests = [
+        send(r#""body":"nice \ud83d""#),
+        send(r#""body":"x","flags":1e400"#),
+        send(&format!(r#""body":"x","flags":{digits}"#)),
+        send(&format!(r#""body":{{{wide}"last":1}}"#)),
+        format!(r#"["read:mark",{{"channel_id":"{channel}","seq":-{digits}}}]"#),
+    ];
+    for (number, request) in (1_000..).zip(requests) {
+        alice.raw(&format!("42{number}{request}")).await;
+        let answer = alice.answer(number).await;
+        assert_eq!(answer["error"]["code"], "invalid_payload", "{:.80}: {answer}", request);
+    }
+    assert_eq!(alice.ok("history", json!({ "channel_id": channel })).await["messages"], json!([]));
+    server.stop().await;
+}
+
 type Wrong = (&'static str, Value, &'static str);
 
 fn wrong_sends(channel: &str) -> Vec<Wrong> {

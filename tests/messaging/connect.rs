@@ -1,9 +1,12 @@
 //! CONNECT, `session:ready`, and what is refused at the door.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use imks::socket::rate_limit::Rate;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::client::TestClient;
 use crate::core::{FakeCore, Mode};
@@ -66,6 +69,31 @@ async fn a_client_says_what_it_is_and_a_client_that_says_nonsense_comes_in_all_t
         let mut alice = TestClient::open(server.addr()).await;
         alice.join(json!({ "token": token, "client": client })).await.unwrap();
         assert_eq!(alice.expect("session:ready").await["client"], kept);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_connection_has_ids_of_its_own_also_where_many_share_a_token() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("alice").await;
+    let open = async || {
+        let mut client = TestClient::open(server.addr()).await;
+        let answer = client.join(json!({ "token": token })).await.unwrap();
+        let ready = client.expect("session:ready").await;
+        (client, answer, ready)
+    };
+    let clients = join_all((0..20).map(|_| open())).await;
+    let different = |of: &dyn Fn(&(TestClient, Value, Value)) -> String| {
+        clients.iter().map(of).collect::<HashSet<String>>().len()
+    };
+    assert_eq!(different(&|(client, ..)| client.sid.clone()), 20, "engine sids");
+    assert_eq!(different(&|(_, answer, _)| answer["sid"].to_string()), 20, "socket ids");
+    assert_eq!(different(&|(.., ready)| ready["connection_id"].to_string()), 20);
+    assert_eq!(different(&|(.., ready)| ready["session_id"].to_string()), 1, "the session of the token");
+    for (.., ready) in &clients {
+        let id: Uuid = ready["connection_id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(id.get_version_num(), 7);
     }
     server.stop().await;
 }

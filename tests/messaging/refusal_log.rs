@@ -41,10 +41,23 @@ impl Log {
     }
 
     async fn wait_for(&self, said: &str) -> String {
-        while self.line(said).is_empty() {
+        self.wait_for_all(&[said]).await
+    }
+
+    /// Waits for a line that says the first of these, and has the others in it.
+    async fn wait_for_all(&self, parts: &[&str]) -> String {
+        let starts = format!(": {} ", parts[0]);
+        loop {
+            let text = String::from_utf8(self.0.lock().clone()).unwrap();
+            let has_all = |line: &&str| {
+                (line.contains(&starts) || line.ends_with(parts[0]))
+                    && parts.iter().all(|part| line.contains(part))
+            };
+            if let Some(line) = text.lines().find(has_all) {
+                return line.to_owned();
+            }
             tokio::task::yield_now().await;
         }
-        self.line(said)
     }
 
     /// The lines about refusals since the last call, without those about requests, which say no more than a code.
@@ -140,9 +153,14 @@ async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
     alice.join(json!({ "token": token, "client": client })).await.unwrap();
     let came = log.line("signed in");
     let ids = format!("user={} username=\"alice\"", user.id);
-    for part in ["INFO", &ids, "peer=127.0.0.1:", "transport=\"websocket\"", "client=webINFO forged 1.4"] {
+    let connection =
+        format!("connection={}", alice.expect("session:ready").await["connection_id"].as_str().unwrap());
+    let said = ["peer=127.0.0.1:", "transport=\"websocket\"", "client=webINFO forged 1.4", "clients=1"];
+    for part in ["INFO", &ids, &connection].into_iter().chain(said) {
         assert!(came.contains(part), "{part}: {came}");
     }
+    let bob = server.client("bob").await;
+    assert!(log.wait_for_all(&["signed in", "username=\"bob\""]).await.contains("clients=2"));
     let session = |line: &str| {
         let of = |field: &str| line.split(field).nth(1).unwrap().split(' ').next().unwrap().to_owned();
         (of("socket_sid="), of("engine_sid="))
@@ -151,6 +169,49 @@ async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
     let left = log.wait_for("left").await;
     assert_eq!(session(&left), session(&came));
     assert!(left.contains("reason=\"client namespace disconnect\"") && left.contains("seconds="), "{left}");
+    assert!(left.contains(&connection) && !left.contains("code="), "its connection is open: {left}");
+    drop(bob);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_says_with_which_code_a_connection_was_closed_and_by_whom() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (log, _guard) = Log::start();
+    let mut closes = server.client("closes").await;
+    closes.close(4001).await;
+    let left = log.wait_for("left").await;
+    assert!(left.contains("reason=\"transport close\" code=4001"), "{left}");
+    log.0.lock().clear();
+    let mut breaks_a_rule = server.client("breaks").await;
+    breaks_a_rule.raw("9").await;
+    let left = log.wait_for("left").await;
+    assert!(left.contains("reason=\"parse error\" code=1002"), "{left}");
+    log.0.lock().clear();
+    let mut says_so = server.client("says").await;
+    says_so.raw("1").await;
+    let left = log.wait_for("left").await;
+    assert!(left.contains("reason=\"transport close\" code=1000"), "{left}");
+    log.0.lock().clear();
+    drop(server.client("vanishes").await);
+    let left = log.wait_for("left").await;
+    assert!(left.contains("reason=\"transport ") && !left.contains("code="), "{left}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_level_debug_the_log_tells_each_request_and_whom_it_reached_and_no_text() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut alice = server.client("alice").await;
+    let bob = server.client("bob").await;
+    let channel = alice.ready["channels"][0]["channel_id"].clone();
+    let (log, _guard) = Log::start();
+    alice.ok("message:send", json!({ "channel_id": channel, "body": "for our eyes only" })).await;
+    log.wait_for_all(&["broadcast", "namespace=\"/\"", channel.as_str().unwrap(), "receivers=2"]).await;
+    let answered = log.wait_for_all(&["request answered", "event=\"message:send\""]).await;
+    assert!(answered.contains("DEBUG") && answered.contains("request_id="), "{answered}");
+    assert!(!String::from_utf8(log.0.lock().clone()).unwrap().contains("for our eyes only"));
+    drop(bob);
     server.stop().await;
 }
 

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Nothing on this machine takes longer, unless it will never come.
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One connection in the namespace `/`.
 pub struct TestClient {
     wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The id of its Engine.IO session.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub sid: String,
     next_ack: u64,
     /// Events that arrived while something else was awaited.
     events: VecDeque<(String, Value)>,
@@ -49,6 +53,7 @@ impl TestClient {
         let (wire, _) = connect_async(request).await.unwrap();
         let mut client = Self {
             wire,
+            sid: String::new(),
             next_ack: 0,
             events: VecDeque::new(),
             acks: Vec::new(),
@@ -56,7 +61,10 @@ impl TestClient {
             pid: None,
             offset: None,
         };
-        assert!(client.packet().await.unwrap().starts_with('0'), "the handshake comes first");
+        let packet = client.packet().await.unwrap();
+        let handshake = packet.strip_prefix('0').expect("the handshake comes first");
+        let handshake: Value = serde_json::from_str(handshake).unwrap();
+        client.sid = handshake["sid"].as_str().unwrap().to_owned();
         client
     }
 
@@ -160,6 +168,13 @@ impl TestClient {
                 return payload;
             }
         }
+    }
+
+    /// Closes the connection with this code.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.wire.close(Some(frame)).await.unwrap();
     }
 
     /// Events that have arrived when the server has answered a `ping` sent now.

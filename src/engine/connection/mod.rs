@@ -37,7 +37,9 @@ use crate::engine::outbox::{Drained, Queue};
 use crate::engine::polling::Inbox;
 use crate::engine::registry::Registry;
 use crate::engine::session::{Output, Session, Wire};
-use crate::engine::{Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol};
+use crate::engine::{
+    Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol, Transport,
+};
 
 /// A session that is owned by one task. It does its I/O when it is polled.
 pub struct Connection {
@@ -55,6 +57,8 @@ pub struct Connection {
     turn: Turn,
     /// The content of the close frame for the peer, if the wire has a more specific one than the reason.
     close_content: Option<Box<[u8]>>,
+    /// Whether the wire ended without a close frame, and can carry none.
+    broke_off: bool,
     /// Whether the holder closes at once: after one attempt to notify the peer, the connection ends.
     abrupt: bool,
 }
@@ -196,6 +200,7 @@ impl Connection {
             phase: Phase::Live,
             turn: Turn::default(),
             close_content: None,
+            broke_off: false,
             abrupt: false,
         }
     }
@@ -285,6 +290,7 @@ impl Connection {
         if let WireEnd::Violation { rule, .. } = end {
             tracing::info!(engine_sid = %self.handshake.sid, rule, "the peer broke the rules of its transport");
         }
+        self.broke_off = matches!(end, WireEnd::Stream(_));
         self.close_content = end.reply();
         self.session.handle_lost(Wire::Current, end.reason());
     }
@@ -292,6 +298,10 @@ impl Connection {
     /// Notifies the peer that the session has closed, if possible.
     fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         let content = self.close_content.take().unwrap_or_else(|| told(reason));
+        let has_code = !self.broke_off && self.outbox.transport() != Transport::Polling;
+        if let Some(code) = content.first_chunk().filter(|_| has_code) {
+            self.outbox.0.set_close_code(u16::from_be_bytes(*code));
+        }
         let grace = self.carrier.close(reason, &content, cx);
         match grace.filter(|_| !self.abrupt) {
             Some(grace) => {

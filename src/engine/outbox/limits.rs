@@ -43,7 +43,8 @@ impl Default for OutboxLimits {
     }
 }
 
-/// What happens when a client reads too slowly, and its queue is full.
+/// What happens when a client reads too slowly, and its queue is full. A sender that would rather wait asks
+/// [`Outbox::drained`](super::Outbox::drained) first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
     /// The connection is closed, so that the client never misses a message without knowing it.

@@ -26,6 +26,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -238,6 +239,12 @@ impl Outbox {
     /// Returns the last time from a ping to its pong, if one has come.
     pub fn rtt(&self) -> Option<Duration> {
         self.0.rtt()
+    }
+
+    /// Returns the code in the close frame that the peer or this side has sent, if there was one. QUIC tells only that of
+    /// this side.
+    pub fn close_code(&self) -> Option<NonZeroU16> {
+        self.0.close_code()
     }
 
     /// Returns the transport that carries the connection now.

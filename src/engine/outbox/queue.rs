@@ -1,9 +1,9 @@
 //! The outgoing queue of one connection, in the only allocation that the connection shares with its senders.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct Queue {
     threshold: AtomicU32,
     /// The last time from a ping to its pong in microseconds; 0 while it is not known.
     rtt_micros: AtomicU32,
+    /// The code with which the peer or this side has closed the wire; 0 while it is open, and where there was none.
+    close_code: AtomicU16,
     /// The Engine.IO version of the client.
     pub(crate) protocol: Protocol,
     limits: Arc<OutboxLimits>,
@@ -59,6 +61,7 @@ impl Queue {
             transport: AtomicU8::new(transport as u8),
             threshold: AtomicU32::new(Threshold::NEVER.get()),
             rtt_micros: AtomicU32::new(0),
+            close_code: AtomicU16::new(0),
             protocol,
             limits,
         }
@@ -247,6 +250,11 @@ impl Queue {
         (micros > 0).then(|| Duration::from_micros(micros.into()))
     }
 
+    /// Returns the code with which the wire was closed, if there was one.
+    pub(super) fn close_code(&self) -> Option<NonZeroU16> {
+        NonZeroU16::new(self.close_code.load(Ordering::Relaxed))
+    }
+
     /// Wakes the connection unless it is awake already.
     pub(crate) fn wake(&self) {
         self.wake_locked(self.state.lock());
@@ -367,6 +375,11 @@ impl Queue {
     /// Records the time from a ping to its pong in microseconds.
     pub(crate) fn set_rtt(&self, micros: NonZeroU32) {
         self.rtt_micros.store(micros.get(), Ordering::Relaxed);
+    }
+
+    /// Records the code with which the wire was closed.
+    pub(crate) fn set_close_code(&self, code: u16) {
+        self.close_code.store(code, Ordering::Relaxed);
     }
 
     /// Refuses sends from now on. Queued packets stay.

@@ -481,10 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_pongs_is_cut() {
-        let pong = client_frame(FIN | PONG, b"");
+    fn a_flood_of_pings_or_pongs_is_cut() {
+        let (ping, pong) = (client_frame(FIN | PING, b""), client_frame(FIN | PONG, b""));
+        assert_eq!(read_once(&ping.repeat(1024)).map(|pings| pings.len()), Ok(1024));
         assert_eq!(read_once(&pong.repeat(1024)), Ok(vec![]));
-        assert_eq!(read_once(&pong.repeat(1025)), Err(Violation::Flood));
+        for flood in [ping.repeat(1025), pong.repeat(1025), [ping, pong].concat().repeat(513)] {
+            assert_eq!(read_once(&flood), Err(Violation::Flood));
+        }
     }
 
     #[test]

@@ -152,8 +152,7 @@ impl Args {
 
     /// Returns the event name, truncated for logs because a client chose it.
     pub(crate) fn logged_name(&self) -> &str {
-        let name = self.name();
-        name.char_indices().nth(LOGGED_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
+        logged(self.name())
     }
 
     /// Returns the arguments as comma-separated JSON text without brackets: `1,{"a":2}`.
@@ -265,7 +264,12 @@ const NO_NAME: Range = (0, 0);
 const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// The maximum number of characters of an event name in logs.
+/// Returns what a log shows of the name of an event or a room, which a client may have chosen.
+pub(crate) fn logged(name: &str) -> &str {
+    name.char_indices().nth(LOGGED_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
+}
+
+/// The maximum number of characters of the name of an event or a room in logs.
 const LOGGED_CHARS_MAX: usize = 64;
 
 fn invalid_event_name() -> ImksError {

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use super::args::Args;
+#[cfg(feature = "socketio")]
+pub(crate) use super::args::logged;
 pub use super::json::JSON_DEPTH_MAX;
 pub use super::packet_type::PacketType;
 use crate::error::ImksError;

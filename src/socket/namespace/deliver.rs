@@ -74,7 +74,7 @@ impl Namespace {
     ) -> ImksResult<()> {
         self.show(target, skip, packet);
         let (renderings, slot) = (Renderings::new(packet), self.slot(target, waits.latest));
-        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings, slot, waits.lane));
+        self.send_to_each(target, skip, |socket| socket.deliver_volatile(&renderings, slot, waits.lane));
         if !self.goes_elsewhere(scope) {
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Namespace {
         };
         self.delivery().send(event, addressees, |packet, position| {
             let renderings = Renderings::new(packet);
-            self.for_each_target(target, skip, |socket| {
+            self.send_to_each(target, skip, |socket| {
                 if let Err(error) = socket.deliver_in(&renderings, position, slot, waits.lane) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }

@@ -97,7 +97,7 @@ impl Namespace {
         self.later(store, target, packet.size(), move |target| {
             let waits = waits.borrowed();
             let (renderings, slot) = (Renderings::new(&packet), namespace.slot(target, waits.latest));
-            namespace.for_each_target(target, None, |socket| {
+            namespace.send_to_each(target, None, |socket| {
                 if let Err(error) = socket.deliver_in(&renderings, None, slot, waits.lane) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }
@@ -223,7 +223,7 @@ impl Namespace {
                 return;
             }
             let renderings = Renderings::new(packet);
-            self.for_each_target(target, None, |socket| {
+            self.send_to_each(target, None, |socket| {
                 if let Err(error) = socket.deliver_in(&renderings, Some(position), slot, Lane::Chat) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }

@@ -13,6 +13,7 @@ use super::handlers::{Events, Handlers, Hooks, Listeners, ServerHandler};
 use super::rooms::{Room, Rooms};
 use super::socket::Socket;
 use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::packet::logged;
 use crate::socket::metrics::{Path, SOCKETS};
 use crate::socket::recovery::config::RecoveryStatus;
 use crate::socket::socket_id::SocketId;
@@ -232,12 +233,7 @@ impl Namespace {
     }
 
     /// Calls `visit` once for each socket of this node that the target selects.
-    pub(crate) fn for_each_target(
-        &self,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        mut visit: impl FnMut(&Socket),
-    ) {
+    fn for_each_target(&self, target: &Target<'_>, skip: Option<&Socket>, mut visit: impl FnMut(&Socket)) {
         let excluded = self.excluded(&target.except);
         let mut visit = |socket: &Socket| {
             let skipped = skip.is_some_and(|skip| skip.is_same(socket));
@@ -258,6 +254,22 @@ impl Namespace {
                 rooms.iter().for_each(|room| self.for_each_in(room, &mut visit_once));
             }
         }
+    }
+
+    /// Calls `send` once for each socket of this node that the target selects, and logs how many they are.
+    pub(super) fn send_to_each(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        mut send: impl FnMut(&Socket),
+    ) {
+        let mut receivers = 0_usize;
+        self.for_each_target(target, skip, |socket| {
+            receivers += 1;
+            send(socket);
+        });
+        let (room, rooms) = (target.rooms.first().map(|room| logged(room)), target.rooms.len());
+        tracing::debug!(namespace = self.path(), room, rooms, receivers, "broadcast");
     }
 
     /// Visits the members of a room, and the socket whose own room has this name.

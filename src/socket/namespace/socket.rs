@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -111,6 +112,11 @@ impl Socket {
     /// Returns the last time from a ping of the connection to its pong, if one has come.
     pub fn rtt(&self) -> Option<Duration> {
         self.0.outbox.rtt()
+    }
+
+    /// Returns the code in the close frame with which the peer or this side has ended the connection, if there was one.
+    pub fn close_code(&self) -> Option<NonZeroU16> {
+        self.0.outbox.close_code()
     }
 
     /// Whether the socket has joined its namespace and has not left it, and the connection is open.

@@ -77,7 +77,7 @@ impl Namespace {
         let encode = || encode_event(self.path(), None, event, args).ok();
         let plain = OnceCell::<Option<Renderings<'_>>>::new();
         let slot = self.slot(&target, waits.latest);
-        self.for_each_target(&target, None, |socket| {
+        self.send_to_each(&target, None, |socket| {
             let (packet, subject) = match socket.keeps_offsets() {
                 true => (Some(&stamped), Some(stamp.subject)),
                 false => {
