@@ -220,8 +220,7 @@ impl Config {
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
-        problems.extend(self.impossible().map(str::to_owned));
-        problems.extend(deadlines::problems(self));
+        problems.extend(self.impossible().map(str::to_owned).chain(deadlines::problems(self)));
         problems.extend(self.first_page_problem().map(str::to_owned));
         problems.extend(self.internal.problems().map(str::to_owned));
         problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
