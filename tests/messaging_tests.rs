@@ -64,6 +64,8 @@ mod connect;
 mod contract;
 #[path = "messaging/core_outage.rs"]
 mod core_outage;
+#[path = "messaging/crowd.rs"]
+mod crowd;
 #[path = "messaging/database_outage.rs"]
 mod database_outage;
 #[path = "messaging/draft.rs"]

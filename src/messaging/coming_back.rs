@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::access::{self, LEFT, Left};
-use super::budget::{AnswerSize, Reservation};
+use super::budget::{AnswerSize, COPIES, ConnectionBudget, Reservation};
 use super::channel_rooms;
 use super::connect::Attempt;
 use super::greeting::Greeting;
 use super::metrics::{self, Resumed};
 use super::parts::Messaging;
-use super::resume::{Beginning, Facts, Found, Moment, Place, Replay};
+use super::resume::{Beginning, Behind, Facts, Found, Moment, Place, Replay};
 use super::session::Session;
 use super::standings::ChannelStates;
 use crate::ImksResult;
@@ -126,14 +126,18 @@ impl ComingBack {
                 Err(_) => return Ok(refused()),
             }
         }
-        if !behind.is_empty() {
-            let size = AnswerSize::of_messages(missed);
-            self.room = Some(messaging.answers().reserve(session.answers(), user, size).await?);
+        if behind.is_empty() {
+            return Ok(true);
         }
-        match messaging.resume().replay(&behind).await? {
-            Some(missed) => self.missed = missed,
-            None => return Ok(false),
-        }
+        let size = AnswerSize::of_messages(missed);
+        // The connection has no room for two large answers at once, and asks for nothing yet: only its user and the server count.
+        let connection = ConnectionBudget::default();
+        let room = messaging.answers().reserve(&connection, user, size).await?;
+        let behind = Behind { cursors: behind, missed, bytes: room.answer_bytes() };
+        let Some(missed) = messaging.resume().replay(behind).await? else { return Ok(false) };
+        // Others wait for what was too much.
+        room.shrink_to(AnswerSize::of_channels(memberships.len()).most() + missed.bytes() * COPIES);
+        (self.missed, self.room) = (missed, Some(room));
         Ok(true)
     }
 
@@ -170,8 +174,8 @@ impl ComingBack {
             let reason = access::why_lost(greeting.messaging, user, channel_id).await;
             accept = accept.with_event(LEFT.name(), &Left::new(channel_id, reason))?;
         }
-        metrics::RESUME_REPLAYED.add(self.missed.events.len() as u64);
-        for (event, payload) in &self.missed.events {
+        metrics::RESUME_REPLAYED.add(self.missed.events().count() as u64);
+        for (event, payload) in self.missed.events() {
             accept = accept.with_event(event, payload)?;
         }
         // Last, because what comes after it must not fail.
@@ -181,7 +185,8 @@ impl ComingBack {
 
     /// Returns the channels that the client follows, where its session is in each, and what else it knows of them.
     fn channels(&self, greeting: &Greeting<'_>) -> Vec<(Uuid, Place, Option<Facts>)> {
-        let at = |channel: Uuid, now: Place| self.missed.places.get(&channel).copied().unwrap_or(now);
+        let places = self.missed.places();
+        let at = |channel: Uuid, now: Place| places.get(&channel).copied().unwrap_or(now);
         let members = greeting.memberships.iter().map(|it| {
             let now = place_in(greeting.states, it.channel_id);
             (it.channel_id, at(it.channel_id, now), Some(facts(greeting.states, it)))

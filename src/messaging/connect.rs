@@ -206,12 +206,13 @@ async fn sign_in(
         attempt.is_counted = true;
     }
     let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
-    let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
     let mut all = messaging.permissions().memberships(identity.user_id).await?;
     let mut memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
-    coming_back.leave_out(&session, &mut memberships);
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
+    // Who waits for that room does not hold a session meanwhile.
+    let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
+    coming_back.leave_out(&session, &mut memberships);
     // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
     let listed = follow_channels(socket, &session, &memberships);
     join_user(messaging, socket, identity.user_id)?;

@@ -221,6 +221,24 @@ async fn whoever_missed_more_than_the_bound_or_was_away_too_long_gets_a_new_sess
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_missed_as_much_as_their_connection_has_room_for_comes_back_all_the_same() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.messaging.answers.connection_bytes = 256 << 10;
+    })
+    .await;
+    let token = server.token("bob").await;
+    let (mut alice, bob) = (server.client("alice").await, TestClient::connect(server.addr(), &token).await);
+    let channel = first_channel(&bob);
+    for _ in 0..3 {
+        say(&mut alice, &channel, "hi").await;
+    }
+    let (mut bob, is_recovered) = back(&server, &token, &bob).await;
+    assert!(is_recovered);
+    assert_eq!(bodies(&mut bob).await.len(), 3);
+    server.stop().await;
+}
+
 async fn a_stock_client_is_cut(kind: Kind, via: &str) {
     let server = TestServer::start(kind).await;
     let (token, mut alice) = (server.token("bob").await, server.client("alice").await);

@@ -66,7 +66,7 @@ struct State {
 }
 
 /// A part of a journal that is complete.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) epoch: i64,
     /// All deliveries that began up to this number are in this part or in an earlier one.
