@@ -132,6 +132,8 @@ mod reload;
 mod report;
 #[path = "messaging/resume.rs"]
 mod resume;
+#[path = "messaging/resume_again.rs"]
+mod resume_again;
 #[path = "messaging/routes.rs"]
 mod routes;
 #[path = "messaging/scheduled.rs"]

@@ -176,7 +176,7 @@ impl ComingBack {
         }
         metrics::RESUME_REPLAYED.add(self.missed.events().count() as u64);
         for (event, payload) in self.missed.events() {
-            accept = accept.with_event(event, payload)?;
+            accept = accept.with_missed(event, payload)?;
         }
         // Last, because what comes after it must not fail.
         let session = resume.take(socket, found, &beginning).await?;

@@ -30,6 +30,8 @@ pub struct StoredSession {
     pub user_rev: i64,
     /// Its channels, as [`crate::messaging`] writes them.
     pub channels: Vec<u8>,
+    /// What it was before it was continued, as [`crate::messaging`] writes it.
+    pub former: Option<Vec<u8>>,
 }
 
 /// A session that was found.
@@ -49,6 +51,8 @@ pub struct FoundSession {
     pub user_rev: i64,
     /// Its channels.
     pub channels: Vec<u8>,
+    /// What it was before it was continued.
+    pub former: Option<Vec<u8>>,
     /// How long the client has been away, in microseconds; if its node has ended without a word, since that gave the last
     /// sign of life.
     pub absence: Micros,
@@ -151,6 +155,7 @@ pub async fn take(db: &Db, sessions: &[StoredSession]) -> ImksResult<Vec<bool>> 
                 query.bind(all(|it| it.generation - 1)).bind(all(|it| it.epoch)).bind(all(|it| it.began));
             let query = query.bind(all(|it| it.user_rev)).bind(blobs(|it| &it.channels));
             let query = query.bind(sessions.iter().map(|it| it.token_session).collect::<Vec<_>>());
+            let query = query.bind(sessions.iter().map(|it| it.former.as_deref()).collect::<Vec<_>>());
             for place in query.fetch_all(pool).await? {
                 let place: i64 = place;
                 // Places of arrays begin with 1.
@@ -163,7 +168,7 @@ pub async fn take(db: &Db, sessions: &[StoredSession]) -> ImksResult<Vec<bool>> 
             for (it, taken) in sessions.iter().zip(&mut taken) {
                 let query = sqlx::query(TAKE_SQLITE).bind(&it.key).bind(it.generation - 1).bind(it.epoch);
                 let query = query.bind(it.began).bind(it.user_rev).bind(&it.channels).bind(it.token_session);
-                *taken = query.execute(&mut *tx).await?.rows_affected() > 0;
+                *taken = query.bind(&it.former).execute(&mut *tx).await?.rows_affected() > 0;
             }
             tx.commit().await?;
         }
@@ -356,7 +361,7 @@ const PUT_SQLITE: &str = "INSERT INTO resume_session (key, user_id, generation, 
 macro_rules! find {
     ($now:literal, $keys:literal) => {
         concat!(
-            "SELECT s.key, s.user_id, s.generation, s.epoch, s.began, s.user_rev, s.channels, ",
+            "SELECT s.key, s.user_id, s.generation, s.epoch, s.began, s.user_rev, s.channels, s.former, ",
             $now,
             " - COALESCE(s.away_at, n.alive_at) AS absence \
              FROM resume_session s JOIN resume_node n ON n.epoch = s.epoch WHERE s.key ",
@@ -385,17 +390,17 @@ macro_rules! claimed {
 }
 /// Of two claims to one session, the database takes one: it says which by its place among all.
 const TAKE_POSTGRES: &str = "WITH r AS (SELECT * FROM UNNEST($1::BYTEA[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], \
-       $5::BIGINT[], $6::BYTEA[], $7::UUID[]) WITH ORDINALITY \
-       AS r(key, generation, epoch, began, user_rev, channels, token_session, place)), \
+       $5::BIGINT[], $6::BYTEA[], $7::UUID[], $8::BYTEA[]) WITH ORDINALITY \
+       AS r(key, generation, epoch, began, user_rev, channels, token_session, former, place)), \
      locked AS (SELECT s.key FROM resume_session s JOIN r ON s.key = r.key AND s.generation = r.generation \
        ORDER BY s.key FOR UPDATE OF s) \
      UPDATE resume_session s SET generation = s.generation + 1, epoch = r.epoch, began = r.began, \
-       user_rev = r.user_rev, channels = r.channels, token_session = r.token_session, \
+       user_rev = r.user_rev, channels = r.channels, token_session = r.token_session, former = r.former, \
        away_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT \
      FROM r WHERE s.key = r.key AND s.generation = r.generation AND s.key IN (SELECT key FROM locked) \
      RETURNING r.place";
 const TAKE_SQLITE: &str = "UPDATE resume_session SET generation = generation + 1, epoch = $3, began = $4, \
-    user_rev = $5, channels = $6, token_session = $7, away_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) \
+    user_rev = $5, channels = $6, token_session = $7, former = $8, away_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) \
     WHERE key = $1 AND generation = $2";
 const CAME_BACK: Sql = Sql {
     postgres: claimed!("UPDATE resume_session SET away_at = NULL"),

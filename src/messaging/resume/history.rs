@@ -296,8 +296,8 @@ mod tests {
             for (channels, inbox) in members.iter().zip(&inboxes) {
                 // Each client got a part only, when its connection was cut.
                 let got = &inbox[..inbox.len().min(cut)];
-                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = got.last().map_or(1, |(.., number)| *number);
+                let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = got.last().map_or(2, |(.., number)| *number);
                 if let Known::Has(places) = history.of(&session, offset, &lasts) {
                     for n in channels {
                         let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
@@ -318,8 +318,8 @@ mod tests {
             steps.push(Step::Store);
             let (history, lasts, inboxes) = run(&steps, &members);
             for (channels, inbox) in members.iter().zip(&inboxes) {
-                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = inbox[..inbox.len().min(cut)].last().map_or(1, |(.., number)| *number);
+                let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = inbox[..inbox.len().min(cut)].last().map_or(2, |(.., number)| *number);
                 prop_assert!(matches!(history.of(&session, offset, &lasts), Known::Has(_)));
             }
         }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::journal::{Mark, Place};
 use super::varint;
+use crate::socket::stamped::Offset;
 
 /// A session, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,39 @@ pub(super) enum Standing {
     Left,
     /// It had to leave the channel. It may not have heard of it.
     Ended,
+}
+
+/// A session before it was continued, for as long as its client may not have heard of that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub(super) record: Record,
+    /// The number of the offset with which its client came back.
+    pub(super) number: u64,
+}
+
+impl Former {
+    /// Returns a session and the number of an offset as bytes.
+    pub(super) fn encode(record: &Record, number: u64) -> Vec<u8> {
+        let mut bytes = record.began.epoch.to_be_bytes().to_vec();
+        varint::write(&mut bytes, record.began.number);
+        varint::write(&mut bytes, number);
+        varint::write_signed(&mut bytes, record.user_rev);
+        bytes.extend(record.encode());
+        bytes
+    }
+
+    /// Reads a session. `None` if it is of a version that this node does not know, or damaged.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (epoch, mut bytes) = bytes.split_first_chunk()?;
+        let began = Mark { epoch: i64::from_be_bytes(*epoch), number: varint::read(&mut bytes)? };
+        let (number, user_rev) = (varint::read(&mut bytes)?, varint::read_signed(&mut bytes)?);
+        Some(Self { record: Record::decode(began, user_rev, bytes)?, number })
+    }
+
+    /// Whether its client came back with this offset.
+    pub(super) fn is_known_by(&self, offset: Offset) -> bool {
+        (self.record.began.epoch, self.number) == (offset.epoch, offset.number)
+    }
 }
 
 impl Record {
@@ -120,12 +154,14 @@ mod tests {
         #[test]
         fn a_session_is_read_as_it_was_stored(channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
             let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, channels };
+            prop_assert_eq!(Former::decode(&Former::encode(&record, 12)), Some(Former { record: record.clone(), number: 12 }));
             prop_assert_eq!(Record::decode(record.began, 3, &record.encode()), Some(record));
         }
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Record::decode(Mark { epoch: 1, number: 1 }, 0, &bytes);
+            let _ = Former::decode(&bytes);
         }
     }
 }

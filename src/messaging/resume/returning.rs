@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::history::{History, Known};
 use super::journal::Mark;
 use super::keeper::read_part;
-use super::record::{Record, Standing};
+use super::record::{Former, Record, Standing};
 use super::sessions::{Key, Resumable};
 use super::together::{Behind, Lasts, Missed};
 use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume, offset};
@@ -30,7 +30,7 @@ use crate::models::channel_state::ChannelHead;
 use crate::models::message_sync::Cursor;
 use crate::models::resume::{self as rows, FoundSession, PARTS_AT_ONCE, StoredSession};
 use crate::secret::sha256;
-use crate::socket::stamped::{Returning, Session};
+use crate::socket::stamped::{Offset, Returning, Session};
 use crate::socket::{ConnectPayload, Namespace, NamespaceBuilder, ServerEvent, Socket};
 
 /// A session to which a client comes back, and how far the client has come in each of its channels.
@@ -39,6 +39,8 @@ pub(in crate::messaging) struct Found {
     key: Key,
     generation: i64,
     record: Record,
+    /// The number of the offset that the client has.
+    number: u64,
     has: Places,
     /// The room for it among those that come back.
     _room: OwnedSemaphorePermit,
@@ -196,8 +198,7 @@ impl Resume {
         let key = sha256(pid.as_bytes())?;
         let begins = beginning.stored(key, 0, HashMap::new());
         socket.set_data(Resumable { key, generation: 0, begins: Mutex::new(Some(begins)) });
-        let offset = offset(beginning.moment.0).text();
-        Ok(Session { pid, offset, covered: HashMap::new(), late: HashMap::new() })
+        Ok(session(pid, beginning.moment))
     }
 
     /// Continues a session. `None` if somebody else was faster.
@@ -211,9 +212,11 @@ impl Resume {
         beginning: &Beginning<'_>,
     ) -> ImksResult<Option<Session>> {
         let Some(inner) = &self.0 else { return Ok(None) };
-        let Found { pid, key, generation, record, .. } = found;
+        let Found { pid, key, generation, record, number, .. } = found;
+        let former = Former::encode(&record, number);
         let left = record.channels.into_iter().filter(|(_, standing)| *standing == Standing::Left);
-        let stored = beginning.stored(key, generation + 1, left.collect());
+        let mut stored = beginning.stored(key, generation + 1, left.collect());
+        stored.former = Some(former);
         if !inner.together.take(inner, stored).await? {
             metrics::RESUMES.of(Resumed::TakenByOther).increment();
             return Ok(None);
@@ -229,7 +232,7 @@ impl Resume {
         let late = places.clone().filter(|(channel, place)| !(beginning.has_been_told)(*channel, *place));
         let by_number = |(channel, place): (Uuid, i64)| (channel.as_u128(), place);
         let (covered, late) = (places.clone().map(by_number).collect(), late.map(by_number).collect());
-        Ok(Some(Session { pid, offset: offset(beginning.moment.0).text(), covered, late }))
+        Ok(Some(Session { covered, late, ..session(pid, beginning.moment) }))
     }
 
     /// Registers what other nodes say about sessions.
@@ -263,8 +266,15 @@ impl Beginning<'_> {
             began: number as i64,
             user_rev: self.user_rev,
             channels: record.encode(),
+            former: None,
         }
     }
+}
+
+/// Returns a session that began at a moment and covers nothing.
+fn session(pid: Box<str>, Moment(mark): Moment) -> Session {
+    let (offset, in_part) = (offset(mark).text(), offset(mark.before()).text());
+    Session { pid, offset, in_part, covered: HashMap::new(), late: HashMap::new() }
 }
 
 /// A session that was continued, for its former owner.
@@ -306,16 +316,14 @@ impl Inner {
         let key = sha256(returning.pid.as_bytes())?;
         let found = self.together.find(&self.db, key).await?;
         let found = found.filter(|it| it.user_id == user && it.absence <= micros(self.config.window));
-        let Some(FoundSession { generation, epoch, began, user_rev, channels, .. }) = found else {
-            return Ok(Err(Resumed::NoSession));
-        };
-        let room = u32::try_from(channels.len() * COPIES).unwrap_or(u32::MAX);
+        let Some(found) = found else { return Ok(Err(Resumed::NoSession)) };
+        let bytes = found.channels.len() + found.former.as_ref().map_or(0, Vec::len);
+        let room = u32::try_from(bytes * COPIES).unwrap_or(u32::MAX);
         let Ok(room) = self.room.clone().try_acquire_many_owned(room) else {
             return Ok(Err(Resumed::TooMany));
         };
-        let began = Mark { epoch, number: began as u64 };
-        let record = Record::decode(began, user_rev, &channels).filter(|_| epoch == offset.epoch);
-        let Some(record) = record else { return Ok(Err(Resumed::UnknownOffset)) };
+        let generation = found.generation;
+        let Some(record) = record_of(found, offset) else { return Ok(Err(Resumed::UnknownOffset)) };
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 sleep(PAUSE).await;
@@ -323,7 +331,8 @@ impl Inner {
             match self.what_it_has(&record, offset.number).await? {
                 Known::Has(has) => {
                     let pid = returning.pid.into();
-                    return Ok(Ok(Found { pid, key, generation, record, has, _room: room }));
+                    let number = offset.number;
+                    return Ok(Ok(Found { pid, key, generation, record, number, has, _room: room }));
                 }
                 Known::NotYet => {}
                 Known::Nothing => break,
@@ -347,6 +356,18 @@ impl Inner {
         };
         Ok(self.histories.of(record, number, &lasts).await)
     }
+}
+
+/// Returns the session in which a client has this offset. It may not have heard that its session was continued: it says what it
+/// said then, since the first event of a channel that it gets from there has another offset.
+fn record_of(found: FoundSession, offset: Offset) -> Option<Record> {
+    let FoundSession { epoch, began, user_rev, channels, former, .. } = found;
+    let former = former.and_then(|former| Former::decode(&former));
+    if let Some(former) = former.filter(|former| former.is_known_by(offset)) {
+        return Some(former.record);
+    }
+    let began = Mark { epoch, number: began as u64 };
+    Record::decode(began, user_rev, &channels).filter(|_| epoch == offset.epoch)
 }
 
 /// The stored journals of nodes whose clients come back here, by node. There are few: those that ended of late.

@@ -182,6 +182,7 @@ mod tests {
             began: 1,
             user_rev: 0,
             channels: Vec::new(),
+            former: None,
         };
         Pending { begins: (!is_stored).then_some(begins), went_away, ..Pending::default() }
     }

@@ -83,7 +83,10 @@ impl Together {
 
     /// Continues a session as this one. Returns false if somebody else was faster.
     pub(super) async fn take(&self, inner: &Arc<Inner>, session: StoredSession) -> ImksResult<bool> {
-        let (inner, weight) = (Arc::clone(inner), ROW_BYTES + session.channels.len());
+        let (inner, weight) = (
+            Arc::clone(inner),
+            ROW_BYTES + session.channels.len() + session.former.as_ref().map_or(0, Vec::len),
+        );
         self.takes.ask((session, weight), move |sessions| take(Arc::clone(&inner), sessions)).await
     }
 
