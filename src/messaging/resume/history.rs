@@ -147,7 +147,7 @@ mod tests {
             (channel(*n), Standing::Follows { from: Place { seq: *seq, rev: 0 }, facts: 0 })
         };
         let channels = channels.iter().map(follows).collect();
-        Record { began: Mark { epoch: 1, number: began }, user_rev: 0, channels }
+        Record { began: Mark { epoch: 1, number: began }, user_rev: 0, is_light: false, channels }
     }
 
     fn history(deliveries: Vec<Delivery>, upto: u64) -> History {

@@ -15,6 +15,8 @@ pub(in crate::messaging) struct Record {
     pub(super) began: Mark,
     /// The greatest number in the user's own stream among the read positions that it began with.
     pub(super) user_rev: i64,
+    /// Whether its client gets digests.
+    pub(super) is_light: bool,
     /// Its channels.
     pub(super) channels: HashMap<Uuid, Standing>,
 }
@@ -71,7 +73,7 @@ impl Former {
 impl Record {
     /// Returns the channels as bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![if self.is_light { LIGHT } else { FULL }];
         varint::write(&mut bytes, self.channels.len() as u64);
         for (channel, standing) in &self.channels {
             bytes.extend(channel.as_bytes());
@@ -92,9 +94,11 @@ impl Record {
     /// Reads channels. `None` if they are of a version that this node does not know, or damaged.
     pub(super) fn decode(began: Mark, user_rev: i64, bytes: &[u8]) -> Option<Self> {
         let (version, mut bytes) = bytes.split_first()?;
-        if *version != VERSION {
-            return None;
-        }
+        let is_light = match *version {
+            FULL => false,
+            LIGHT => true,
+            _ => return None,
+        };
         let mut channels = HashMap::new();
         for _ in 0..varint::read(&mut bytes)? {
             let (id, rest) = bytes.split_first_chunk::<16>()?;
@@ -112,7 +116,7 @@ impl Record {
             };
             channels.insert(Uuid::from_bytes(*id), standing);
         }
-        bytes.is_empty().then_some(Self { began, user_rev, channels })
+        bytes.is_empty().then_some(Self { began, user_rev, is_light, channels })
     }
 
     /// Returns the channels that the session follows, and where it began in each.
@@ -129,8 +133,10 @@ impl Record {
     }
 }
 
-/// The version of the encoding.
-const VERSION: u8 = 1;
+/// The version of the encoding, for clients that get everything.
+const FULL: u8 = 1;
+/// The version of the encoding, for clients that get digests.
+const LIGHT: u8 = 2;
 const LEFT: u8 = 0;
 const FOLLOWS: u8 = 1;
 const ENDED: u8 = 2;
@@ -152,8 +158,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_session_is_read_as_it_was_stored(channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
-            let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, channels };
+        fn a_session_is_read_as_it_was_stored(is_light in any::<bool>(), channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
+            let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, is_light, channels };
             prop_assert_eq!(Former::decode(&Former::encode(&record, 12)), Some(Former { record: record.clone(), number: 12 }));
             prop_assert_eq!(Record::decode(record.began, 3, &record.encode()), Some(record));
         }

@@ -96,12 +96,19 @@ pub(in crate::messaging) struct Beginning<'a> {
     pub(in crate::messaging) channels: Vec<(Uuid, Place, Option<Facts>)>,
     /// The greatest number in the user's own stream among the read positions that it is told.
     pub(in crate::messaging) user_rev: i64,
+    /// Whether its client gets digests.
+    pub(in crate::messaging) is_light: bool,
     /// Whether this node delivers no event of a channel up to a place any more. Alone, it delivers what it commits: those up
     /// to what was read are told at any moment, and nobody knows when all are.
     pub(in crate::messaging) has_been_told: &'a (dyn Fn(Uuid, i64) -> bool + Send + Sync),
 }
 
 impl Found {
+    /// Returns how far the client has come in a channel.
+    pub(in crate::messaging) fn place_in(&self, channel: Uuid) -> Option<Place> {
+        self.has.get(&channel).copied()
+    }
+
     /// Returns the channels that the session followed.
     pub(in crate::messaging) fn followed(&self) -> impl Iterator<Item = Uuid> {
         self.record.followed().map(|(channel, ..)| channel)
@@ -148,7 +155,8 @@ impl Found {
 }
 
 impl Resume {
-    /// Finds the session that a client names, if it is its own, may still continue, and it is known what the client has.
+    /// Finds the session that a client names, if it is its own and of this kind, may still continue, and it is known what the client
+    /// has.
     ///
     /// # Errors
     /// [`ImksError::Database`].
@@ -156,9 +164,11 @@ impl Resume {
         &self,
         payload: &ConnectPayload,
         user: Uuid,
+        is_light: bool,
     ) -> ImksResult<Option<Found>> {
         let (Some(inner), Some(returning)) = (&self.0, Returning::find(payload)) else { return Ok(None) };
         let found = match timeout(RETURNS_WITHIN, inner.look(&returning, user)).await {
+            Ok(Ok(Ok(found))) if found.record.is_light != is_light => Err(Resumed::UnknownOffset),
             Ok(found) => found?,
             Err(_elapsed) => Err(Resumed::TooMany),
         };
@@ -256,7 +266,8 @@ impl Beginning<'_> {
         channels.extend(self.channels.iter().map(|(channel, from, facts)| {
             (*channel, Standing::Follows { from: *from, facts: facts.map_or(0, |facts| facts.0) })
         }));
-        let record = Record { began: self.moment.0, user_rev: self.user_rev, channels };
+        let record =
+            Record { began: self.moment.0, user_rev: self.user_rev, is_light: self.is_light, channels };
         StoredSession {
             key: key.to_vec(),
             user: self.identity.user_id,
@@ -482,12 +493,12 @@ mod tests {
         let before = metrics::RESUMES.of(Resumed::TooMany).get();
         // Nothing else happens, so the time passes at once.
         tokio::time::pause();
-        let found = resume.find(&payload, Uuid::nil()).await;
+        let found = resume.find(&payload, Uuid::nil(), false).await;
         assert!(found.unwrap().is_none());
         tokio::time::resume();
         assert_eq!(metrics::RESUMES.of(Resumed::TooMany).get(), before + 1);
         drop(crowd);
-        assert!(resume.find(&payload, Uuid::nil()).await.unwrap().is_none());
+        assert!(resume.find(&payload, Uuid::nil(), false).await.unwrap().is_none());
         assert_eq!(metrics::RESUMES.of(Resumed::TooMany).get(), before + 1, "there was no such session");
     }
 }
