@@ -73,8 +73,7 @@ impl History {
             Some(event) => event.ended,
             None if number <= self.folded => match lasts.values().find(|last| last.began == number) {
                 Some(event) if event.ended > self.upto => return Known::NotYet,
-                // What came before it in other channels is not known any more, if anything came after it there.
-                Some(_) => u64::MAX,
+                Some(event) => event.ended,
                 None => return Known::Nothing,
             },
             None => return Known::Nothing,
@@ -191,8 +190,18 @@ mod tests {
         assert_eq!(history.of(&record(1, &[(1, 3)]), 4, &lasts), has(&[(1, 5)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 6, &lasts), has(&[(1, 5), (2, 8)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 4, &lasts), Known::Nothing, "2 came later");
-        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 4, &lasts), Known::Nothing, "in doubt");
+        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 4, &lasts), has(&[(1, 5), (3, 0)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 12, &lasts), has(&[(1, 5), (3, 1)]));
+    }
+
+    #[test]
+    fn a_quiet_client_is_known_whatever_has_come_since_the_journal_was_made_short() {
+        let mut history = history(vec![delivery(12, 13, 1, 6), delivery(14, 15, 2, 9)], 15);
+        history.begins_after(10);
+        let lasts = HashMap::from([(channel(1), delivery(6, 7, 1, 5)), (channel(2), delivery(4, 5, 2, 8))]);
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 6, &lasts), has(&[(1, 5), (2, 8)]));
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 4, &lasts), Known::Nothing, "1 came later");
+        assert_eq!(history.of(&record(1, &[(2, 7)]), 4, &lasts), has(&[(2, 8)]));
     }
 
     #[test]
