@@ -64,6 +64,8 @@ mod connect;
 mod contract;
 #[path = "messaging/core_outage.rs"]
 mod core_outage;
+#[path = "messaging/crowd.rs"]
+mod crowd;
 #[path = "messaging/database_outage.rs"]
 mod database_outage;
 #[path = "messaging/draft.rs"]
@@ -130,6 +132,8 @@ mod reload;
 mod report;
 #[path = "messaging/resume.rs"]
 mod resume;
+#[path = "messaging/resume_again.rs"]
+mod resume_again;
 #[path = "messaging/routes.rs"]
 mod routes;
 #[path = "messaging/scheduled.rs"]

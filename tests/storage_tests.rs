@@ -36,6 +36,8 @@ mod purge;
 mod reaction;
 #[path = "storage/read_state.rs"]
 mod read_state;
+#[path = "storage/resume.rs"]
+mod resume;
 #[path = "storage/retention.rs"]
 mod retention;
 #[path = "storage/scheduled.rs"]

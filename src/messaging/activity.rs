@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use super::channel_rooms::digest_room;
 use super::push::Push;
+use super::resume::Place;
 use crate::ImksResult;
+use crate::models::channel_state::ChannelHead;
 use crate::socket::parser::One;
 use crate::socket::{Namespace, Socket};
 
@@ -58,6 +60,22 @@ struct Digest {
 #[derive(Deserialize)]
 struct NewMessage {
     id: Uuid,
+}
+
+/// Returns the payloads that tell how far channels have come that somebody knew up to these places.
+pub(super) fn digests(news: &[(&ChannelHead, Place)]) -> ImksResult<Vec<Box<RawValue>>> {
+    let digest = |(head, known): &(&ChannelHead, Place)| Digest {
+        channel_id: head.channel_id,
+        last_seq: head.last_seq,
+        rev: head.last_rev,
+        last_message_id: head.last_message_id.filter(|_| head.last_seq > known.seq),
+    };
+    let payload = |some: &[(&ChannelHead, Place)]| -> ImksResult<Box<RawValue>> {
+        let texts = some.iter().map(|it| to_raw_value(&digest(it)));
+        let texts: Vec<Box<RawValue>> = texts.collect::<Result<_, _>>()?;
+        Ok(to_raw_value(&Digests { channels: texts.iter().map(|text| &**text).collect() })?)
+    };
+    news.chunks(DIGESTS_MAX).map(payload).collect()
 }
 
 impl Activity {

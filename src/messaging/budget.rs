@@ -77,6 +77,11 @@ impl AnswerSize {
     pub fn of_channels(count: usize) -> Self {
         Self::up_to(count.saturating_mul(CHANNEL_BYTES_MAX) * COPIES)
     }
+
+    /// Returns the bytes in memory that it takes at most.
+    pub(super) const fn most(self) -> usize {
+        self.wanted.most
+    }
 }
 
 /// The budget of the whole server and of each user.
@@ -184,7 +189,7 @@ impl Reservation {
     }
 
     /// Releases what the answer does not need, now that its size is known.
-    fn shrink_to(&self, bytes: usize) {
+    pub(super) fn shrink_to(&self, bytes: usize) {
         let shares = &mut *self.0.lock();
         shares.shrink_connection_to(bytes);
         shares.server.shrink_to(bytes);

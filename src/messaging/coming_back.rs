@@ -3,16 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::access::{self, LEFT, Left};
-use super::budget::{AnswerSize, Reservation};
+use super::activity::{self, ACTIVITY};
+use super::budget::{AnswerSize, COPIES, ConnectionBudget, Reservation};
 use super::channel_rooms;
-use super::connect::Attempt;
+use super::connect::{Attempt, Mode};
 use super::greeting::Greeting;
 use super::metrics::{self, Resumed};
 use super::parts::Messaging;
-use super::resume::{Beginning, Facts, Found, Moment, Place, Replay};
+use super::resume::{Beginning, Behind, Facts, Found, Moment, Place, Replay};
 use super::session::Session;
 use super::standings::ChannelStates;
 use crate::ImksResult;
@@ -25,6 +27,8 @@ use crate::socket::{Accept, ConnectPayload, Socket};
 pub(super) struct ComingBack {
     /// Since when it has got events with offsets; `None` if it gets none.
     moment: Option<Moment>,
+    /// Whether it gets digests.
+    is_light: bool,
     /// The session to which it comes back.
     found: Option<Found>,
     /// The channels that it followed and still may, of which it is no member.
@@ -35,24 +39,23 @@ pub(super) struct ComingBack {
 }
 
 impl ComingBack {
-    /// Finds the session to which a client comes back. Called before it enters rooms, so that all that it gets there has an
+    /// Finds the session to which a client comes back, unless it has no mode in which it may. Called before it enters rooms, so that all that it gets there has an
     /// offset.
     pub(super) async fn find(
         messaging: &Messaging,
         socket: &Socket,
         (payload, identity): (&ConnectPayload, &Identity),
-        suits: bool,
+        mode: Option<Mode>,
         attempt: &Attempt,
     ) -> ImksResult<Self> {
-        if !suits {
-            return Ok(Self::default());
-        }
+        let Some(mode) = mode else { return Ok(Self::default()) };
+        let is_light = mode == Mode::Light;
         let moment = messaging.resume().keep_offsets(socket);
         let found = match attempt.begins_anew {
             true => None,
-            false => messaging.resume().find(payload, identity.user_id).await?,
+            false => messaging.resume().find(payload, identity.user_id, is_light).await?,
         };
-        Ok(Self { moment, found, ..Self::default() })
+        Ok(Self { moment, is_light, found, ..Self::default() })
     }
 
     /// Leaves out the channels that the client has left by itself.
@@ -109,6 +112,10 @@ impl ComingBack {
         let mut now: HashMap<Uuid, Place> = self.others.iter().map(|it| (it.channel_id, place(it))).collect();
         now.extend(memberships.iter().map(|it| (it.channel_id, place_in(states, it.channel_id))));
         let Some(behind) = found.behind(&now) else { return Ok(refused()) };
+        // A digest tells all.
+        if self.is_light {
+            return Ok(true);
+        }
         let missed = behind.iter().map(|cursor| {
             let now = now.get(&cursor.channel_id).copied().unwrap_or_default();
             usize::try_from(now.number() - cursor.seq - cursor.rev).unwrap_or(usize::MAX)
@@ -126,14 +133,18 @@ impl ComingBack {
                 Err(_) => return Ok(refused()),
             }
         }
-        if !behind.is_empty() {
-            let size = AnswerSize::of_messages(missed);
-            self.room = Some(messaging.answers().reserve(session.answers(), user, size).await?);
+        if behind.is_empty() {
+            return Ok(true);
         }
-        match messaging.resume().replay(&behind).await? {
-            Some(missed) => self.missed = missed,
-            None => return Ok(false),
-        }
+        let size = AnswerSize::of_messages(missed);
+        // The connection has no room for two large answers at once, and asks for nothing yet: only its user and the server count.
+        let connection = ConnectionBudget::default();
+        let room = messaging.answers().reserve(&connection, user, size).await?;
+        let behind = Behind { cursors: behind, missed, bytes: room.answer_bytes() };
+        let Some(missed) = messaging.resume().replay(behind).await? else { return Ok(false) };
+        // Others wait for what was too much.
+        room.shrink_to(AnswerSize::of_channels(memberships.len()).most() + missed.bytes() * COPIES);
+        (self.missed, self.room) = (missed, Some(room));
         Ok(true)
     }
 
@@ -147,12 +158,14 @@ impl ComingBack {
     ) -> ImksResult<Option<(Accept, Reservation)>> {
         let Some(moment) = self.moment else { return Ok(Some((greeting.welcome(None)?, room))) };
         let user_rev = greeting.states.values().map(|it| it.read.user_rev).max().unwrap_or_default();
-        let channels = self.channels(greeting);
+        let (channels, digests) = (self.channels(greeting), self.digests(greeting)?);
         let relay = greeting.messaging.relay();
         let has_been_told =
             |channel: Uuid, place: i64| relay.is_some_and(|relay| relay.has_told(channel, place));
         let identity = greeting.identity();
-        let beginning = Beginning { identity, moment, channels, user_rev, has_been_told: &has_been_told };
+        let is_light = self.is_light;
+        let beginning =
+            Beginning { identity, moment, channels, user_rev, is_light, has_been_told: &has_been_told };
         let resume = greeting.messaging.resume();
         let Some(found) = self.found else {
             let session = resume.begin(socket, &beginning)?;
@@ -170,18 +183,32 @@ impl ComingBack {
             let reason = access::why_lost(greeting.messaging, user, channel_id).await;
             accept = accept.with_event(LEFT.name(), &Left::new(channel_id, reason))?;
         }
-        metrics::RESUME_REPLAYED.add(self.missed.events.len() as u64);
-        for (event, payload) in &self.missed.events {
-            accept = accept.with_event(event, payload)?;
+        metrics::RESUME_REPLAYED.add(self.missed.events().count() as u64);
+        for (event, payload) in self.missed.events() {
+            accept = accept.with_missed(event, payload)?;
+        }
+        for digests in digests {
+            accept = accept.with_event(ACTIVITY.name(), &digests)?;
         }
         // Last, because what comes after it must not fail.
         let session = resume.take(socket, found, &beginning).await?;
         Ok(session.map(|session| (accept.with_session(session), self.room.unwrap_or(room))))
     }
 
+    /// Returns the digests of a client that gets them, of the channels in which something has happened since its session began.
+    fn digests(&self, greeting: &Greeting<'_>) -> ImksResult<Vec<Box<RawValue>>> {
+        let Some(found) = self.found.as_ref().filter(|_| self.is_light) else { return Ok(Vec::new()) };
+        let members = greeting.memberships.iter().filter_map(|it| greeting.states.get(&it.channel_id));
+        let heads = members.map(|state| &state.head).chain(&self.others);
+        let known = heads.filter_map(|head| Some((head, found.place_in(head.channel_id)?)));
+        let news: Vec<_> = known.filter(|(head, known)| place(head) != *known).collect();
+        activity::digests(&news)
+    }
+
     /// Returns the channels that the client follows, where its session is in each, and what else it knows of them.
     fn channels(&self, greeting: &Greeting<'_>) -> Vec<(Uuid, Place, Option<Facts>)> {
-        let at = |channel: Uuid, now: Place| self.missed.places.get(&channel).copied().unwrap_or(now);
+        let places = self.missed.places();
+        let at = |channel: Uuid, now: Place| places.get(&channel).copied().unwrap_or(now);
         let members = greeting.memberships.iter().map(|it| {
             let now = place_in(greeting.states, it.channel_id);
             (it.channel_id, at(it.channel_id, now), Some(facts(greeting.states, it)))

@@ -206,12 +206,14 @@ async fn sign_in(
         attempt.is_counted = true;
     }
     let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
-    let mut coming_back = ComingBack::find(messaging, socket, (payload, &identity), suits, attempt).await?;
     let mut all = messaging.permissions().memberships(identity.user_id).await?;
     let mut memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
-    coming_back.leave_out(&session, &mut memberships);
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
+    // Who waits for that room does not hold a session meanwhile.
+    let who = (payload, &identity);
+    let mut coming_back = ComingBack::find(messaging, socket, who, suits.then_some(mode), attempt).await?;
+    coming_back.leave_out(&session, &mut memberships);
     // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
     let listed = follow_channels(socket, &session, &memberships);
     join_user(messaging, socket, identity.user_id)?;
@@ -264,7 +266,7 @@ async fn verify(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> 
         payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
     let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
     let mode = Mode::of(&auth);
-    let suits = mode == Mode::Full && context.messaging.resume().suits(socket, auth.recovery.as_ref());
+    let suits = context.messaging.resume().suits(socket, auth.recovery.as_ref());
     let client = auth.client.as_ref().and_then(Client::read);
     let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
     let identity = context.messaging.tokens().verify_for_session(token.presented()).await?;

@@ -71,6 +71,7 @@ mod search;
 mod server_facts;
 mod session;
 mod session_log;
+mod shared_query;
 mod shared_rates;
 mod small_channels;
 mod standings;

@@ -20,7 +20,7 @@ use crate::ImksResult;
 use batch::Batch;
 
 /// The last message and change of a channel that a client has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[schemars(rename = "SyncCursor")]
 pub struct Cursor {
     /// The channel.
@@ -169,8 +169,8 @@ pub async fn missed_events(db: &Db, channel: Uuid, seq: i64, rev: i64) -> ImksRe
     Ok(events_of(missed, cursor.rev))
 }
 
-/// Returns the events of channels after these cursors, which are of different channels. `None` if that is more than the
-/// limits allow, or cannot be told one by one.
+/// Returns the events of channels after these cursors, which are of different channels: of the first ones, as far as the limits
+/// allow, at least of one. `None` stands for what cannot be told one by one.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
@@ -178,13 +178,12 @@ pub async fn missed_events_of(
     db: &Db,
     cursors: &[Cursor],
     limits: Limits,
-) -> ImksResult<Option<Vec<MissedEvents>>> {
-    let (answers, more) = Batch::plan(db, cursors, limits).await?.answer(db, Uuid::nil()).await?;
-    if more || answers.iter().any(|missed| missed.truncated || missed.reset) {
-        return Ok(None);
-    }
-    let of_channel = answers.into_iter().zip(cursors);
-    Ok(Some(of_channel.map(|(missed, cursor)| events_of(missed, cursor.rev)).collect()))
+) -> ImksResult<Vec<Option<MissedEvents>>> {
+    let (answers, _) = Batch::plan(db, cursors, limits).await?.answer(db, Uuid::nil()).await?;
+    let events = |(missed, cursor): (ChannelSync, &Cursor)| {
+        (!missed.truncated && !missed.reset).then(|| events_of(missed, cursor.rev))
+    };
+    Ok(answers.into_iter().zip(cursors).map(events).collect())
 }
 
 /// Returns what was missed as events. The numbers of each say how far somebody has come who has got it and those before it:

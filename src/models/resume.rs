@@ -30,11 +30,15 @@ pub struct StoredSession {
     pub user_rev: i64,
     /// Its channels, as [`crate::messaging`] writes them.
     pub channels: Vec<u8>,
+    /// What it was before it was continued, as [`crate::messaging`] writes it.
+    pub former: Option<Vec<u8>>,
 }
 
 /// A session that was found.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct FoundSession {
+    /// The hash of the private id.
+    pub key: Vec<u8>,
     /// Whose session it is.
     pub user_id: Uuid,
     /// How often it was continued.
@@ -47,6 +51,8 @@ pub struct FoundSession {
     pub user_rev: i64,
     /// Its channels.
     pub channels: Vec<u8>,
+    /// What it was before it was continued.
+    pub former: Option<Vec<u8>>,
     /// How long the client has been away, in microseconds; if its node has ended without a word, since that gave the last
     /// sign of life.
     pub absence: Micros,
@@ -122,21 +128,52 @@ pub async fn put(db: &Db, sessions: &[StoredSession]) -> ImksResult<()> {
     Ok(())
 }
 
-/// Finds a session. `None` if there is none, or if nothing is known of the node that has it.
-pub async fn find(db: &Db, key: &[u8]) -> ImksResult<Option<FoundSession>> {
-    let sql = FIND.of(db);
-    Ok(on!(read db, pool => sqlx::query_as(sql).bind(key).fetch_optional(pool).await?))
+/// Finds sessions by their keys. Those are missing of which nothing is known, or nothing of the node that has them.
+pub async fn find(db: &Db, keys: &[&[u8]]) -> ImksResult<Vec<FoundSession>> {
+    Ok(match db {
+        Db::Postgres(pool) => sqlx::query_as(FIND.postgres).bind(keys).fetch_all(pool).await?,
+        Db::Sqlite(sqlite) => {
+            let hex = |key: &&[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let keys: Vec<String> = keys.iter().map(hex).collect();
+            let query = sqlx::query_as(FIND.sqlite).bind(serde_json::to_string(&keys)?);
+            query.fetch_all(&sqlite.reader).await?
+        }
+    })
 }
 
-/// Continues a session: `session` takes the place of what was found, as the next generation. Until [`came_back`], its client
-/// counts as away. Returns false if somebody else was faster.
-pub async fn take(db: &Db, session: &StoredSession) -> ImksResult<bool> {
-    let (sql, it) = (TAKE.of(db), session);
-    let taken = on!(db, pool => {
-        let query = sqlx::query(sql).bind(&it.key).bind(it.generation - 1).bind(it.epoch).bind(it.began);
-        query.bind(it.user_rev).bind(&it.channels).bind(it.token_session).execute(pool).await?.rows_affected()
-    });
-    Ok(taken > 0)
+/// Continues sessions: each takes the place of what was found, as the next generation. Until [`came_back`], its client
+/// counts as away. Returns for each whether that was done; if not, somebody else was faster.
+pub async fn take(db: &Db, sessions: &[StoredSession]) -> ImksResult<Vec<bool>> {
+    let mut taken = vec![false; sessions.len()];
+    match db {
+        Db::Postgres(pool) => {
+            let all = |field: fn(&StoredSession) -> i64| sessions.iter().map(field).collect::<Vec<i64>>();
+            let blobs =
+                |field: fn(&StoredSession) -> &[u8]| sessions.iter().map(field).collect::<Vec<&[u8]>>();
+            let query = sqlx::query_scalar(TAKE_POSTGRES).bind(blobs(|it| &it.key));
+            let query =
+                query.bind(all(|it| it.generation - 1)).bind(all(|it| it.epoch)).bind(all(|it| it.began));
+            let query = query.bind(all(|it| it.user_rev)).bind(blobs(|it| &it.channels));
+            let query = query.bind(sessions.iter().map(|it| it.token_session).collect::<Vec<_>>());
+            let query = query.bind(sessions.iter().map(|it| it.former.as_deref()).collect::<Vec<_>>());
+            for place in query.fetch_all(pool).await? {
+                let place: i64 = place;
+                // Places of arrays begin with 1.
+                let taken = usize::try_from(place - 1).ok().and_then(|place| taken.get_mut(place));
+                taken.into_iter().for_each(|taken| *taken = true);
+            }
+        }
+        Db::Sqlite(sqlite) => {
+            let mut tx = Box::pin(sqlite.writer.begin_with(BEGIN_SQLITE)).await?;
+            for (it, taken) in sessions.iter().zip(&mut taken) {
+                let query = sqlx::query(TAKE_SQLITE).bind(&it.key).bind(it.generation - 1).bind(it.epoch);
+                let query = query.bind(it.began).bind(it.user_rev).bind(&it.channels).bind(it.token_session);
+                *taken = query.bind(&it.former).execute(&mut *tx).await?.rows_affected() > 0;
+            }
+            tx.commit().await?;
+        }
+    }
+    Ok(taken)
 }
 
 /// Notes that the clients of sessions are connected.
@@ -321,31 +358,63 @@ const PUT_POSTGRES: &str = "INSERT INTO resume_session (key, user_id, generation
     ON CONFLICT (key) DO NOTHING";
 const PUT_SQLITE: &str = "INSERT INTO resume_session (key, user_id, generation, epoch, began, user_rev, channels, \
     token_session) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (key) DO NOTHING";
-const FIND: Sql = with_now!(
-    "SELECT s.user_id, s.generation, s.epoch, s.began, s.user_rev, s.channels, ",
-    " - COALESCE(s.away_at, n.alive_at) AS absence \
-     FROM resume_session s JOIN resume_node n ON n.epoch = s.epoch WHERE s.key = $1"
-);
-const TAKE: Sql = with_now!(
-    "UPDATE resume_session SET generation = generation + 1, epoch = $3, began = $4, user_rev = $5, channels = $6, \
-     token_session = $7, away_at = ",
-    " WHERE key = $1 AND generation = $2"
-);
+macro_rules! find {
+    ($now:literal, $keys:literal) => {
+        concat!(
+            "SELECT s.key, s.user_id, s.generation, s.epoch, s.began, s.user_rev, s.channels, s.former, ",
+            $now,
+            " - COALESCE(s.away_at, n.alive_at) AS absence \
+             FROM resume_session s JOIN resume_node n ON n.epoch = s.epoch WHERE s.key ",
+            $keys
+        )
+    };
+}
+const FIND: Sql = Sql {
+    postgres: find!("(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT", "= ANY($1)"),
+    sqlite: find!(
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        "IN (SELECT unhex(value) FROM json_each($1))"
+    ),
+};
+/// The rows of claims are locked in the order of their keys, so that statements of several nodes never wait for each other.
+macro_rules! claimed {
+    ($change:literal) => {
+        concat!(
+            "WITH locked AS (SELECT s.key FROM resume_session s \
+             JOIN UNNEST($1::BYTEA[], $2::BIGINT[]) AS r(key, generation) \
+             ON s.key = r.key AND s.generation = r.generation ORDER BY s.key FOR UPDATE OF s) ",
+            $change,
+            " WHERE key IN (SELECT key FROM locked)"
+        )
+    };
+}
+/// Of two claims to one session, the database takes one: it says which by its place among all.
+const TAKE_POSTGRES: &str = "WITH r AS (SELECT * FROM UNNEST($1::BYTEA[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], \
+       $5::BIGINT[], $6::BYTEA[], $7::UUID[], $8::BYTEA[]) WITH ORDINALITY \
+       AS r(key, generation, epoch, began, user_rev, channels, token_session, former, place)), \
+     locked AS (SELECT s.key FROM resume_session s JOIN r ON s.key = r.key AND s.generation = r.generation \
+       ORDER BY s.key FOR UPDATE OF s) \
+     UPDATE resume_session s SET generation = s.generation + 1, epoch = r.epoch, began = r.began, \
+       user_rev = r.user_rev, channels = r.channels, token_session = r.token_session, former = r.former, \
+       away_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT \
+     FROM r WHERE s.key = r.key AND s.generation = r.generation AND s.key IN (SELECT key FROM locked) \
+     RETURNING r.place";
+const TAKE_SQLITE: &str = "UPDATE resume_session SET generation = generation + 1, epoch = $3, began = $4, \
+    user_rev = $5, channels = $6, token_session = $7, former = $8, away_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) \
+    WHERE key = $1 AND generation = $2";
 const CAME_BACK: Sql = Sql {
-    postgres: "UPDATE resume_session s SET away_at = NULL FROM UNNEST($1::BYTEA[], $2::BIGINT[]) AS r(key, generation) \
-        WHERE s.key = r.key AND s.generation = r.generation",
+    postgres: claimed!("UPDATE resume_session SET away_at = NULL"),
     sqlite: "UPDATE resume_session SET away_at = NULL WHERE key = $1 AND generation = $2",
 };
 const WENT_AWAY: Sql = Sql {
-    postgres: "UPDATE resume_session s SET away_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT \
-        FROM UNNEST($1::BYTEA[], $2::BIGINT[]) AS r(key, generation) \
-        WHERE s.key = r.key AND s.generation = r.generation",
+    postgres: claimed!(
+        "UPDATE resume_session SET away_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT"
+    ),
     sqlite: "UPDATE resume_session SET away_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER) \
         WHERE key = $1 AND generation = $2",
 };
 const END: Sql = Sql {
-    postgres: "DELETE FROM resume_session s USING UNNEST($1::BYTEA[], $2::BIGINT[]) AS r(key, generation) \
-        WHERE s.key = r.key AND s.generation = r.generation",
+    postgres: claimed!("DELETE FROM resume_session"),
     sqlite: "DELETE FROM resume_session WHERE key = $1 AND generation = $2",
 };
 const END_ALL_OF: &str = "DELETE FROM resume_session WHERE user_id = $1";

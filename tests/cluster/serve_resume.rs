@@ -115,17 +115,21 @@ async fn of_two_nodes_that_see_the_same_client_one_continues_its_session() {
     sleep(Duration::from_millis(500)).await;
     let back = |index: usize| {
         let auth = json!({ "token": token, "pid": bob.pid, "offset": bob.offset });
-        let addr = cluster.nodes[index].addr();
+        let (addr, pid) = (cluster.nodes[index].addr(), bob.pid.clone());
         async move {
             let mut client = TestClient::open(addr).await;
-            client.join(auth).await.unwrap();
-            client.ready = client.expect("session:ready").await;
-            client
+            client.try_join(auth).await.filter(|()| client.pid == pid).map(|()| client)
         }
     };
     let (one, two) = tokio::join!(back(0), back(1));
-    let same: Vec<bool> = [&one, &two].iter().map(|it| it.pid == bob.pid).collect();
-    assert_eq!(same.iter().filter(|it| **it).count(), 1, "{same:?}");
     bob.ended().await;
+    match (one, two) {
+        // The second one came when the first one had it already.
+        (Some(mut one), Some(mut two)) => tokio::select! {
+            () = one.ended() => two.ok("ping", json!({})).await,
+            () = two.ended() => one.ok("ping", json!({})).await,
+        },
+        (one, two) => one.or(two).expect("one of two continues").ok("ping", json!({})).await,
+    };
     cluster.stop().await;
 }

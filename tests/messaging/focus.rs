@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::TestClient;
 use crate::on_both;
-use crate::server::{TestServer, text};
+use crate::server::{Kind, TestServer, text};
 use crate::walk::Documents;
 
 /// A client that connects with `mode: "light"`.
@@ -178,4 +178,39 @@ on_both! {
         let (seen, _) = until(&mut bob, &lab, 3).await;
         assert_eq!(seen, [], "nothing comes while unsubscribed, and a subscription is light again");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_digests_comes_back_to_a_digest_until_it_has_looked_at_something() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (mut alice, token) = (server.client("alice").await, server.token("bob").await);
+    let mut bob = light(&server, "bob").await;
+    let channel = crate::server::first_channel(&bob);
+    let back = async |before: &TestClient, mode: &str| {
+        let mut client = TestClient::open(server.addr()).await;
+        let auth = json!({ "token": token, "pid": before.pid, "offset": before.offset, "mode": mode });
+        client.join(auth).await.unwrap();
+        client.ready = client.expect("session:ready").await;
+        assert_eq!(
+            (&client.ready["resumed"], &client.ready["mode"]),
+            (&json!(client.pid == before.pid), &json!(mode))
+        );
+        client
+    };
+    for round in 1..4 {
+        let sent = send(&mut alice, &channel, "hi").await;
+        let again = back(&bob, "light").await;
+        assert_eq!((&again.pid, &again.ready["channels"]), (&bob.pid, &json!([])), "round {round}");
+        bob = again;
+        let (name, told) = bob.event().await;
+        let expected =
+            json!({ "channel_id": channel, "last_seq": round, "rev": 0, "last_message_id": sent["id"] });
+        assert_eq!((name.as_str(), &told["channels"]), ("channel:activity", &json!([expected])));
+    }
+    let other = back(&bob, "full").await;
+    assert_ne!(other.pid, bob.pid, "everything is more than digests");
+    focus(&mut bob, &[&channel]).await;
+    let new = back(&bob, "light").await;
+    assert_ne!(new.pid, bob.pid);
+    server.stop().await;
 }

@@ -83,6 +83,19 @@ impl TestClient {
         self.join_at("", auth).await
     }
 
+    /// Like [`TestClient::join`], and waits for `session:ready`; nothing if the connection ends before that.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub async fn try_join(&mut self, auth: Value) -> Option<()> {
+        self.try_raw(&format!("40{auth}")).await.ok()?;
+        let answer: Value = serde_json::from_str(self.packet().await?.strip_prefix("40")?).unwrap();
+        self.pid = answer["pid"].as_str().map(str::to_owned);
+        self.receive().await?;
+        let (name, ready) = self.events.pop_front()?;
+        assert_eq!(name, "session:ready");
+        self.ready = ready;
+        Some(())
+    }
+
     /// Like [`TestClient::join`], in the namespace that this prefix of a payload names.
     pub async fn join_at(&mut self, namespace: &str, auth: Value) -> Result<Value, Value> {
         self.raw(&format!("40{namespace}{auth}")).await;

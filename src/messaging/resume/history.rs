@@ -43,10 +43,17 @@ impl History {
         self.upto = self.upto.max(part.upto);
     }
 
-    /// Notes up to which number deliveries are known by the last ones only.
-    pub(super) fn folded_to(&mut self, number: u64) {
-        self.folded = self.folded.max(number);
+    /// Notes up to which number deliveries were known by the last ones only, when the first parts were read. What was made
+    /// short since is here as it was.
+    pub(super) fn begins_after(&mut self, number: u64) {
+        self.folded = number;
         self.upto = self.upto.max(number);
+    }
+
+    /// Whether the last deliveries of its channels say something about a session. What began before the session did, that was
+    /// told of when it began.
+    pub(super) fn needs_lasts(&self, record: &Record) -> bool {
+        record.began.number < self.folded
     }
 
     /// Returns how far the client of a session has come that has this offset. `lasts` has the last delivery of each
@@ -66,8 +73,7 @@ impl History {
             Some(event) => event.ended,
             None if number <= self.folded => match lasts.values().find(|last| last.began == number) {
                 Some(event) if event.ended > self.upto => return Known::NotYet,
-                // What came before it in other channels is not known any more, if anything came after it there.
-                Some(_) => u64::MAX,
+                Some(event) => event.ended,
                 None => return Known::Nothing,
             },
             None => return Known::Nothing,
@@ -93,7 +99,7 @@ impl History {
     }
 
     /// Returns how far a client has come in a channel, by the last delivery that came before the event or is it. `None` if
-    /// one began before the event had ended that did not come before it.
+    /// one began before the event had ended that did not come before it, or if the one before is not known any more.
     fn place(&self, channel: Uuid, event: (u64, u64), last: Option<&Delivery>) -> Option<Option<Place>> {
         let (number, end) = event;
         let comes_first = |it: &Delivery| it.ended < number || it.began == number;
@@ -108,6 +114,10 @@ impl History {
             return None;
         }
         let newest = before.checked_sub(1).and_then(|place| all.get(place)).and_then(delivery);
+        // It took the place of an earlier one, which may have come before the event.
+        if newest.is_none() && last.is_some_and(|last| !comes_first(last)) {
+            return None;
+        }
         let known = newest.into_iter().chain(last.filter(|last| comes_first(last)));
         Some(known.map(|it| it.at).reduce(Place::later))
     }
@@ -136,7 +146,7 @@ mod tests {
             (channel(*n), Standing::Follows { from: Place { seq: *seq, rev: 0 }, facts: 0 })
         };
         let channels = channels.iter().map(follows).collect();
-        Record { began: Mark { epoch: 1, number: began }, user_rev: 0, channels }
+        Record { began: Mark { epoch: 1, number: began }, user_rev: 0, is_light: false, channels }
     }
 
     fn history(deliveries: Vec<Delivery>, upto: u64) -> History {
@@ -175,22 +185,50 @@ mod tests {
     #[test]
     fn a_quiet_client_is_known_by_the_last_events_of_its_channels() {
         let mut history = history(vec![delivery(12, 13, 3, 1)], 13);
-        history.folded_to(10);
+        history.begins_after(10);
         let lasts = HashMap::from([(channel(1), delivery(4, 5, 1, 5)), (channel(2), delivery(6, 7, 2, 8))]);
         assert_eq!(history.of(&record(1, &[(1, 3)]), 4, &lasts), has(&[(1, 5)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 6, &lasts), has(&[(1, 5), (2, 8)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 4, &lasts), Known::Nothing, "2 came later");
-        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 4, &lasts), Known::Nothing, "in doubt");
+        assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 4, &lasts), has(&[(1, 5), (3, 0)]));
         assert_eq!(history.of(&record(1, &[(1, 3), (3, 0)]), 12, &lasts), has(&[(1, 5), (3, 1)]));
     }
 
+    #[test]
+    fn a_quiet_client_is_known_whatever_has_come_since_the_journal_was_made_short() {
+        let mut history = history(vec![delivery(12, 13, 1, 6), delivery(14, 15, 2, 9)], 15);
+        history.begins_after(10);
+        let lasts = HashMap::from([(channel(1), delivery(6, 7, 1, 5)), (channel(2), delivery(4, 5, 2, 8))]);
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 6, &lasts), has(&[(1, 5), (2, 8)]));
+        assert_eq!(history.of(&record(1, &[(1, 3), (2, 7)]), 4, &lasts), Known::Nothing, "1 came later");
+        assert_eq!(history.of(&record(1, &[(2, 7)]), 4, &lasts), has(&[(2, 8)]));
+    }
+
+    #[test]
+    fn what_was_made_short_since_the_journal_was_read_leaves_a_doubt() {
+        let mut history = history(vec![delivery(12, 13, 2, 1), delivery(15, 16, 1, 6)], 16);
+        history.begins_after(10);
+        let session = record(1, &[(1, 3), (2, 0)]);
+        let before = HashMap::from([(channel(1), delivery(4, 5, 1, 5))]);
+        assert_eq!(history.of(&session, 12, &before), has(&[(1, 5), (2, 1)]));
+        let since =
+            HashMap::from([(channel(1), delivery(15, 16, 1, 6)), (channel(2), delivery(12, 13, 2, 1))]);
+        assert_eq!(history.of(&session, 12, &since), Known::Nothing, "5 was in the place of 6");
+        assert_eq!(history.of(&session, 15, &since), has(&[(1, 6), (2, 1)]));
+        assert!(history.needs_lasts(&session));
+        let later = record(11, &[(1, 5), (2, 0)]);
+        assert!(!history.needs_lasts(&later), "it was told of them when it began");
+        assert_eq!(history.of(&later, 12, &HashMap::new()), has(&[(1, 5), (2, 1)]));
+    }
+
     /// A step of a node with several threads: a thread delivers the next event of its channel to the next client, or the
-    /// journal is stored.
+    /// journal is stored, made short, or read by another node.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Deliver(u8),
         Store,
         Fold,
+        Read,
     }
 
     /// The event that a thread delivers, and the clients that have not got it yet.
@@ -204,8 +242,8 @@ mod tests {
         let journal = Journal::new(1);
         let mut inboxes = vec![Inbox::new(); members.len()];
         let mut under_way: HashMap<u8, UnderWay> = HashMap::new();
-        let (mut seqs, mut parts, mut upto) = (HashMap::<u8, i64>::new(), VecDeque::new(), 0);
-        let (mut lasts, mut folded) = (HashMap::new(), 0);
+        let (mut seqs, mut parts, mut upto) = (HashMap::<u8, i64>::new(), VecDeque::<Part>::new(), 0);
+        let (mut lasts, mut folded, mut read) = (HashMap::new(), 0, None);
         journal.moment();
         for step in steps {
             match *step {
@@ -215,8 +253,9 @@ mod tests {
                         parts.push_back(part);
                     }
                 }
+                Step::Read => read = read.or_else(|| Some((parts.clone(), folded))),
                 Step::Fold => {
-                    let Some(part): Option<Part> = parts.pop_front() else { continue };
+                    let Some(part) = parts.pop_front() else { continue };
                     folded = part.upto;
                     lasts.extend(part.deliveries.iter().map(|it| (it.channel, *it)));
                 }
@@ -238,13 +277,19 @@ mod tests {
             }
         }
         let mut history = History::default();
-        history.folded_to(folded);
+        let (parts, folded) = read.unwrap_or((parts, folded));
+        history.begins_after(folded);
         parts.into_iter().for_each(|part| history.add(part));
         (history, lasts, inboxes)
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![12 => (0..3_u8).prop_map(Step::Deliver), 2 => Just(Step::Store), 1 => Just(Step::Fold)]
+        prop_oneof![
+            24 => (0..3_u8).prop_map(Step::Deliver),
+            4 => Just(Step::Store),
+            2 => Just(Step::Fold),
+            1 => Just(Step::Read),
+        ]
     }
 
     proptest! {
@@ -260,8 +305,8 @@ mod tests {
             for (channels, inbox) in members.iter().zip(&inboxes) {
                 // Each client got a part only, when its connection was cut.
                 let got = &inbox[..inbox.len().min(cut)];
-                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = got.last().map_or(1, |(.., number)| *number);
+                let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = got.last().map_or(2, |(.., number)| *number);
                 if let Known::Has(places) = history.of(&session, offset, &lasts) {
                     for n in channels {
                         let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
@@ -282,8 +327,8 @@ mod tests {
             steps.push(Step::Store);
             let (history, lasts, inboxes) = run(&steps, &members);
             for (channels, inbox) in members.iter().zip(&inboxes) {
-                let session = record(1, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = inbox[..inbox.len().min(cut)].last().map_or(1, |(.., number)| *number);
+                let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+                let offset = inbox[..inbox.len().min(cut)].last().map_or(2, |(.., number)| *number);
                 prop_assert!(matches!(history.of(&session, offset, &lasts), Known::Has(_)));
             }
         }

@@ -52,6 +52,13 @@ pub(super) struct Mark {
     pub(super) number: u64,
 }
 
+impl Mark {
+    /// Returns the mark before a moment. A client that has it got a part of what a session that continues begins with.
+    pub(super) fn before(self) -> Self {
+        Self { number: self.number - 1, ..self }
+    }
+}
+
 /// The deliveries of a node that are not stored yet.
 #[derive(Debug)]
 pub(super) struct Journal(Mutex<State>);
@@ -66,7 +73,7 @@ struct State {
 }
 
 /// A part of a journal that is complete.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) epoch: i64,
     /// All deliveries that began up to this number are in this part or in an earlier one.
@@ -118,10 +125,10 @@ impl Journal {
         }
     }
 
-    /// Returns a moment between deliveries.
+    /// Returns a moment between deliveries. The number before it is of nothing else: see [`Mark::before`].
     pub(super) fn moment(&self) -> Mark {
         let mut state = self.0.lock();
-        state.clock += 1;
+        state.clock += 2;
         Mark { epoch: state.epoch, number: state.clock }
     }
 
@@ -240,8 +247,8 @@ mod tests {
         let times: Vec<_> = part.deliveries.iter().map(|it| (it.began, it.ended)).collect();
         assert_eq!((times, part.upto), (vec![(1, 4), (2, 3)], 4));
         assert_eq!(journal.take(4), None);
-        assert_eq!(journal.moment(), Mark { epoch: 7, number: 5 });
-        assert_eq!(journal.take(4).unwrap().upto, 5, "a moment is part of the journal");
+        assert_eq!(journal.moment(), Mark { epoch: 7, number: 6 });
+        assert_eq!(journal.take(4).unwrap().upto, 6, "a moment is part of the journal");
     }
 
     #[test]

@@ -178,10 +178,11 @@ impl Inner {
     }
 
     async fn store_changes(&self, claim: Claim, pending: &Pending) -> ImksResult<()> {
-        let Some(stored) = rows::channels(&self.db, &claim).await? else { return Ok(()) };
+        let stored = timed("resume_channels", rows::channels(&self.db, &claim)).await?;
+        let Some(stored) = stored else { return Ok(()) };
         match changed(&stored, pending.channels.clone()) {
-            Some(channels) => rows::set_channels(&self.db, &claim, &channels).await,
-            // Of a newer version: nobody may take for true what it does not say.
+            Some(channels) => timed("resume_change", rows::set_channels(&self.db, &claim, &channels)).await,
+            // Of a newer version, or too long: nobody may take for true what it does not say.
             None => rows::end(&self.db, &[claim]).await,
         }
     }

@@ -8,6 +8,7 @@
 //! sessions   the sessions of this node, and what is to be stored of them
 //! keeper     stores both in the background, and forgets them in time
 //! returning  a client comes back: what it has, what it missed, and who may continue
+//! together   what such clients ask of the database, for many with one query
 //! ```
 
 mod history;
@@ -16,6 +17,7 @@ mod keeper;
 mod record;
 mod returning;
 mod sessions;
+mod together;
 mod varint;
 
 use std::collections::HashMap;
@@ -35,6 +37,8 @@ use self::keeper::Writer;
 use self::returning::Histories;
 pub(super) use self::returning::{Beginning, Facts, Found, Replay};
 use self::sessions::Sessions;
+pub(super) use self::together::Behind;
+use self::together::Together;
 use crate::auth::Revocation;
 use crate::models::Db;
 use crate::models::resume as rows;
@@ -74,8 +78,9 @@ struct Inner {
     is_used: AtomicBool,
     sessions: Sessions,
     histories: Histories,
-    /// The places of clients that come back.
-    places: Arc<Semaphore>,
+    together: Together,
+    /// The bytes for sessions to which clients come back.
+    room: Arc<Semaphore>,
     writer: tokio::sync::Mutex<Writer>,
     /// The number of times that the keeper has begun to store.
     begun: AtomicU64,
@@ -108,7 +113,8 @@ impl Resume {
             is_used: AtomicBool::new(false),
             sessions: Sessions::default(),
             histories: Histories::default(),
-            places: Arc::new(Semaphore::new(RETURNS_AT_ONCE)),
+            together: Together::default(),
+            room: Arc::new(Semaphore::new(RETURNING_BYTES_MAX)),
             writer: tokio::sync::Mutex::new(Writer::new(epoch)),
             begun: AtomicU64::new(0),
             stored: watch::Sender::new(0),
@@ -220,11 +226,11 @@ fn offset(mark: Mark) -> Offset {
 /// What clients are called whose handlers take the arguments of an event one by one, and fail if there is one more: they know
 /// nothing of offsets. Others of that kind say `"recovery":false` in `auth`.
 const STRICT_CLIENTS: [&str; 4] = ["python", "Python", "aiohttp", "Dart"];
-/// The most clients that come back to their sessions at the same time. Each costs queries of its own, where those who begin
-/// new sessions share theirs: a crowd that comes back must not keep itself out.
-const RETURNS_AT_ONCE: usize = 16;
-/// How long a client waits for one of these places. Then it begins a new session, which is always right.
-const RETURNS_WITHIN: Duration = Duration::from_millis(250);
+/// The most bytes of sessions to which clients come back at the same time. They wait for the room for what they are told first,
+/// so only sessions with far more channels than their clients have now need as much.
+const RETURNING_BYTES_MAX: usize = 64 << 20;
+/// How long a client waits until its session is found. Then it begins a new one, which is always right.
+const RETURNS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a request waits until what it has changed is stored.
 const STORED_WITHIN: Duration = Duration::from_secs(2);
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::journal::{Mark, Place};
 use super::varint;
+use crate::socket::stamped::Offset;
 
 /// A session, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(in crate::messaging) struct Record {
     pub(super) began: Mark,
     /// The greatest number in the user's own stream among the read positions that it began with.
     pub(super) user_rev: i64,
+    /// Whether its client gets digests.
+    pub(super) is_light: bool,
     /// Its channels.
     pub(super) channels: HashMap<Uuid, Standing>,
 }
@@ -34,10 +37,43 @@ pub(super) enum Standing {
     Ended,
 }
 
+/// A session before it was continued, for as long as its client may not have heard of that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub(super) record: Record,
+    /// The number of the offset with which its client came back.
+    pub(super) number: u64,
+}
+
+impl Former {
+    /// Returns a session and the number of an offset as bytes.
+    pub(super) fn encode(record: &Record, number: u64) -> Vec<u8> {
+        let mut bytes = record.began.epoch.to_be_bytes().to_vec();
+        varint::write(&mut bytes, record.began.number);
+        varint::write(&mut bytes, number);
+        varint::write_signed(&mut bytes, record.user_rev);
+        bytes.extend(record.encode());
+        bytes
+    }
+
+    /// Reads a session. `None` if it is of a version that this node does not know, or damaged.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (epoch, mut bytes) = bytes.split_first_chunk()?;
+        let began = Mark { epoch: i64::from_be_bytes(*epoch), number: varint::read(&mut bytes)? };
+        let (number, user_rev) = (varint::read(&mut bytes)?, varint::read_signed(&mut bytes)?);
+        Some(Self { record: Record::decode(began, user_rev, bytes)?, number })
+    }
+
+    /// Whether its client came back with this offset.
+    pub(super) fn is_known_by(&self, offset: Offset) -> bool {
+        (self.record.began.epoch, self.number) == (offset.epoch, offset.number)
+    }
+}
+
 impl Record {
     /// Returns the channels as bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![if self.is_light { LIGHT } else { FULL }];
         varint::write(&mut bytes, self.channels.len() as u64);
         for (channel, standing) in &self.channels {
             bytes.extend(channel.as_bytes());
@@ -58,9 +94,11 @@ impl Record {
     /// Reads channels. `None` if they are of a version that this node does not know, or damaged.
     pub(super) fn decode(began: Mark, user_rev: i64, bytes: &[u8]) -> Option<Self> {
         let (version, mut bytes) = bytes.split_first()?;
-        if *version != VERSION {
-            return None;
-        }
+        let is_light = match *version {
+            FULL => false,
+            LIGHT => true,
+            _ => return None,
+        };
         let mut channels = HashMap::new();
         for _ in 0..varint::read(&mut bytes)? {
             let (id, rest) = bytes.split_first_chunk::<16>()?;
@@ -78,7 +116,7 @@ impl Record {
             };
             channels.insert(Uuid::from_bytes(*id), standing);
         }
-        bytes.is_empty().then_some(Self { began, user_rev, channels })
+        bytes.is_empty().then_some(Self { began, user_rev, is_light, channels })
     }
 
     /// Returns the channels that the session follows, and where it began in each.
@@ -95,8 +133,10 @@ impl Record {
     }
 }
 
-/// The version of the encoding.
-const VERSION: u8 = 1;
+/// The version of the encoding, for clients that get everything.
+const FULL: u8 = 1;
+/// The version of the encoding, for clients that get digests.
+const LIGHT: u8 = 2;
 const LEFT: u8 = 0;
 const FOLLOWS: u8 = 1;
 const ENDED: u8 = 2;
@@ -118,14 +158,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_session_is_read_as_it_was_stored(channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
-            let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, channels };
+        fn a_session_is_read_as_it_was_stored(is_light in any::<bool>(), channels in proptest::collection::hash_map(any::<u128>().prop_map(Uuid::from_u128), standing(), 0..20)) {
+            let record = Record { began: Mark { epoch: -1, number: 9 }, user_rev: 3, is_light, channels };
+            prop_assert_eq!(Former::decode(&Former::encode(&record, 12)), Some(Former { record: record.clone(), number: 12 }));
             prop_assert_eq!(Record::decode(record.began, 3, &record.encode()), Some(record));
         }
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Record::decode(Mark { epoch: 1, number: 1 }, 0, &bytes);
+            let _ = Former::decode(&bytes);
         }
     }
 }

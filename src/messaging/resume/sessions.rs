@@ -152,7 +152,7 @@ impl Resume {
     }
 }
 
-/// Returns the channels of a session after changes. `None` if they cannot be read.
+/// Returns the channels of a session after changes. `None` if they cannot be read, or are too many.
 pub(super) fn changed(stored: &[u8], changes: HashMap<Uuid, Standing>) -> Option<Vec<u8>> {
     let mut record = Record::decode(Mark { epoch: 0, number: 0 }, 0, stored)?;
     for (channel, standing) in changes {
@@ -162,8 +162,11 @@ pub(super) fn changed(stored: &[u8], changes: HashMap<Uuid, Standing>) -> Option
             *known = standing;
         }
     }
-    Some(record.encode())
+    (record.channels.len() <= CHANNELS_MAX).then(|| record.encode())
 }
+
+/// The most channels of a session that can continue, among them those that its client has left.
+const CHANNELS_MAX: usize = 4_000;
 
 #[cfg(test)]
 mod tests {
@@ -179,6 +182,7 @@ mod tests {
             began: 1,
             user_rev: 0,
             channels: Vec::new(),
+            former: None,
         };
         Pending { begins: (!is_stored).then_some(begins), went_away, ..Pending::default() }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::offsets::Session;
+use super::offsets::{OffsetText, Session};
 use crate::engine::Reservation;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::One;
@@ -60,6 +60,8 @@ impl fmt::Debug for ConnectPayload {
 #[derive(Debug, Default)]
 pub struct Accept {
     events: Vec<FirstEvent>,
+    /// How many of them, the last ones, are what a client of the application's own session had missed.
+    missed: usize,
     owner: Option<Box<str>>,
     reservation: Option<Reservation>,
     /// The session that the application keeps itself.
@@ -71,6 +73,13 @@ impl Accept {
     pub fn with_event(mut self, event: &str, data: &impl Serialize) -> ImksResult<Self> {
         self.events.push((event.into(), serde_json::value::to_raw_value(data)?));
         Ok(self)
+    }
+
+    /// Adds an event that the client had missed in its session of the application's own, after all others. It carries an offset of
+    /// its own, so that a client which gets only some of them says so.
+    pub(crate) fn with_missed(mut self, event: &str, data: &impl Serialize) -> ImksResult<Self> {
+        self.missed += 1;
+        self.with_event(event, data)
     }
 
     /// Sets the owner whom the connect hook authenticated.
@@ -105,14 +114,18 @@ impl Accept {
         self.owner.as_deref()
     }
 
-    /// Encodes the events, the last one with the offset of the application's own session.
+    /// Encodes the events. In a session of the application's own, the last one has its offset.
     pub(crate) fn encode(&self, namespace: &str) -> ImksResult<Vec<EncodedPacket>> {
-        if let Some(session) = &self.session {
-            let (mut packets, last) = self.encode_recoverable(namespace)?;
-            packets.extend(last.map(|last| last.stamp(session.offset.as_str())));
-            return Ok(packets);
-        }
-        self.events.iter().map(|event| encode(namespace, event)).collect()
+        let Some(session) = &self.session else {
+            return self.events.iter().map(|event| encode(namespace, event)).collect();
+        };
+        let (last, missed) = (self.events.len().saturating_sub(1), self.events.len() - self.missed);
+        let encode = |(place, event): (usize, &FirstEvent)| match place {
+            place if place == last => encode_with(namespace, event, session.offset),
+            place if place >= missed => encode_with(namespace, event, session.in_part),
+            _ => encode(namespace, event),
+        };
+        self.events.iter().enumerate().map(encode).collect()
     }
 
     /// Encodes the events, the last one with room for an offset: a client that has the last has them all.
@@ -131,6 +144,10 @@ type FirstEvent = (Box<str>, Box<serde_json::value::RawValue>);
 
 fn encode(namespace: &str, (event, data): &FirstEvent) -> ImksResult<EncodedPacket> {
     encode_event(namespace, None, event, &One(data))
+}
+
+fn encode_with(namespace: &str, (event, data): &FirstEvent, offset: OffsetText) -> ImksResult<EncodedPacket> {
+    Ok(RecoverableEvent::new(namespace, event, &One(data))?.stamp(offset.as_str()))
 }
 
 /// The owner of a session whom an authenticator named, unless the connect hook names another one.

@@ -73,6 +73,8 @@ pub(crate) struct Session {
     pub(crate) pid: Box<str>,
     /// The offset of a client that got the first events and nothing else.
     pub(crate) offset: OffsetText,
+    /// The offset of a client that got a part of what it had missed.
+    pub(crate) in_part: OffsetText,
     /// Up to which place the first events tell everything, by subject. What arrived while the client joined is left out as
     /// far as that.
     pub(crate) covered: HashMap<u128, i64>,
@@ -165,7 +167,7 @@ mod tests {
     fn what_was_told_first_covers_what_came_meanwhile_and_nothing_else() {
         let covered = HashMap::from([(1, 7)]);
         let offset = Offset { epoch: 1, number: 1 }.text();
-        let session = Session { pid: "".into(), offset, covered, late: HashMap::new() };
+        let session = Session { pid: "".into(), offset, in_part: offset, covered, late: HashMap::new() };
         let covers = |of, place| session.covers(Some(Subject { of, place }));
         assert_eq!((covers(1, 7), covers(1, 8), covers(2, 1)), (true, false, false));
         assert!(!session.covers(None));
