@@ -210,6 +210,13 @@ fn a_client_that_comes_back_too_late_starts_anew() {
     }
 }
 
+#[test]
+fn what_a_client_missed_and_the_reply_come_in_one_payload_by_polling() {
+    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let server = Running::start(engine::Config::default(), config);
+    Script::run("recovery_payload.js", &[("URL", &server.url())]);
+}
+
 /// The browser builds of an npm package under tests/js.
 fn bundle(package: &str) -> engine::Config {
     let dist =

@@ -6,21 +6,28 @@ use std::time::Duration;
 use imks::node::NodeId;
 use imks::recovery_log;
 use imks::socket::adapter::{Adapter, nats, redis};
+use imks::socket::packet::Args;
 use imks::socket::parser::{Arguments, RawArgs};
 use imks::socket::recovery_log::RecoveryLog;
 use imks::socket::{self, Broadcast, Event, NamespaceBuilder, Recovery, Server, ServerEvent};
+use imks::testing::forward::Forwarder;
 use imks::testing::models::cluster_message;
 use imks::testing::models::db::{self, Db};
 use imks::{ImksError, ImksResult};
 use serde_json::{Map, Value, json, value::RawValue};
 
-/// A node named `name` that reaches the others through the broker at `url`.
-pub async fn server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
-    build(url, prefix, name, socket::Config::default(), None).await
+use crate::contacts;
+
+/// The name of a node, and its way to the others.
+type Node<'a> = (&'a str, &'a Forwarder);
+
+/// A node that reaches the others through the broker at `url`.
+pub async fn server(url: &str, prefix: &str, node: Node<'_>) -> ImksResult<Server> {
+    build(url, prefix, node, socket::Config::default(), None).await
 }
 
 /// The same with sessions that clients continue on any node. The broker also holds the log of events.
-pub async fn recovering_server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+pub async fn recovering_server(url: &str, prefix: &str, node: Node<'_>) -> ImksResult<Server> {
     let log = match url.split(':').next().unwrap_or_default() {
         "postgres" | "postgresql" => recovery_log::postgres(url, prefix).await?,
         scheme if scheme.starts_with("redis") => recovery_log::redis(url, prefix).await?,
@@ -28,16 +35,20 @@ pub async fn recovering_server(url: &str, prefix: &str, name: &str) -> ImksResul
         _ => return Err(ImksError::Config("--adapter must be redis://, nats:// or postgres://".into())),
     };
     let config = socket::Config { recovery: Some(Recovery::default()), ..socket::Config::default() };
-    build(url, prefix, name, config, Some(log)).await
+    build(url, prefix, node, config, Some(log)).await
 }
 
 /// The same in a cluster that it shares with Node.js servers: `prefix` is the option `key` of their adapter.
-pub fn classic_server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+pub fn classic_server(url: &str, prefix: &str, (name, forwarder): Node<'_>) -> ImksResult<Server> {
     let adapter = redis::classic(url, prefix)?;
     let name: Arc<str> = name.into();
     let server = Server::builder(socket::Config::default()).namespace("/", |namespace| {
-        namespace.classic(adapter);
+        namespace.classic(adapter.clone());
         contract(namespace, &name);
+    });
+    let server = server.namespace(contacts::NAMESPACE, |namespace| {
+        namespace.classic(adapter);
+        contacts::hear(namespace, forwarder);
     });
     server.build()
 }
@@ -45,7 +56,7 @@ pub fn classic_server(url: &str, prefix: &str, name: &str) -> ImksResult<Server>
 async fn build(
     url: &str,
     prefix: &str,
-    name: &str,
+    (name, forwarder): Node<'_>,
     config: socket::Config,
     log: Option<Arc<dyn RecoveryLog>>,
 ) -> ImksResult<Server> {
@@ -56,7 +67,8 @@ async fn build(
         Some(log) => server.recovery_log(log),
         None => server,
     };
-    server.namespace("/", |namespace| contract(namespace, &name)).build()
+    let server = server.namespace("/", |namespace| contract(namespace, &name));
+    server.namespace(contacts::NAMESPACE, |namespace| contacts::hear(namespace, forwarder)).build()
 }
 
 /// What every node does, whatever connects it to the others.
@@ -101,15 +113,29 @@ fn about(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
         ack(event, &())
     });
     on(namespace, "join", |event| {
-        let room: String = event.first()?;
+        let Room(room) = event.first()?;
         event.socket().join(&room);
         ack(event, &())
     });
     on(namespace, "leave", |event| {
-        let room: String = event.first()?;
+        let Room(room) = event.first()?;
         event.socket().leave(&room);
         ack(event, &())
     });
+}
+
+/// The name of a room. Clients may write it as a number, as those of Node.js servers do.
+#[derive(serde::Deserialize)]
+#[serde(from = "Value")]
+struct Room(String);
+
+impl From<Value> for Room {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::String(name) => Self(name),
+            other => Self(other.to_string()),
+        }
+    }
 }
 
 /// What `set` has set.
@@ -117,21 +143,22 @@ fn about(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
 struct Data(Map<String, Value>);
 
 /// The room of the first argument, or everybody.
-fn target<'a>(broadcast: Broadcast<'a>, room: Option<&'a str>) -> Broadcast<'a> {
+fn target<'a>(broadcast: Broadcast<'a>, room: Option<&'a Room>) -> Broadcast<'a> {
     match room {
-        Some(room) => broadcast.to(room),
+        Some(Room(room)) => broadcast.to(room),
         None => broadcast,
     }
 }
 
-/// Sends `msg` with the arguments after the room.
+/// Sends `msg` with the arguments after the room, and acks if the client asks for it.
 fn send(
-    event: &Event,
-    build: impl for<'a> Fn(&'a Event, Option<&'a str>) -> Broadcast<'a>,
+    event: &mut Event,
+    build: impl for<'a> Fn(&'a Event, Option<&'a Room>) -> Broadcast<'a>,
 ) -> ImksResult<()> {
-    let (room, rest): (Option<String>, &str) = event.args().split_first()?;
+    let (room, rest): (Option<Room>, &str) = event.args().split_first()?;
     let payload = RawArgs { json: rest, attachments: event.args().attachments() };
-    build(event, room.as_deref()).emit_args("msg", &payload)
+    build(event, room.as_ref()).emit_args("msg", &payload)?;
+    ack(event, &())
 }
 
 fn broadcasts(namespace: &mut NamespaceBuilder) {
@@ -152,12 +179,13 @@ fn broadcasts(namespace: &mut NamespaceBuilder) {
         let [room, except, payload @ ..] = &values[..] else {
             return Err(ImksError::InvalidPayload("R X …".into()));
         };
-        let (room, except): (Option<String>, String) =
+        let (room, Room(except)): (Option<Room>, Room) =
             (serde_json::from_str(room.get())?, serde_json::from_str(except.get())?);
         let json = payload.iter().map(|value| value.get()).collect::<Vec<_>>().join(",");
         let payload = RawArgs { json: &json, attachments: event.args().attachments() };
         let everybody = event.socket().namespace().everybody();
-        target(everybody, room.as_deref()).except(&except).emit_args("msg", &payload)
+        target(everybody, room.as_ref()).except(&except).emit_args("msg", &payload)?;
+        ack(event, &())
     });
 }
 
@@ -168,34 +196,59 @@ fn questions(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
     namespace.on_server_event("question", move |mut event: ServerEvent| {
         let name = name.clone();
         async move {
-            let question: Value = event.args().first().unwrap_or_default();
-            report(event.answer(&json!([&*name, question])));
+            let json = format!("[{},{}]", json!(&*name), or_null(event.args().json()));
+            let attachments = event.args().attachments().to_vec();
+            report(event.answer(&RawArgs { json: &json, attachments: &attachments }));
         }
     });
 }
 
 async fn ask_servers(mut event: Event) -> ImksResult<()> {
-    let question: Box<RawValue> = event.first()?;
+    let question = RawArgs { json: or_null(event.args().json()), attachments: event.args().attachments() };
     let namespace = event.socket().namespace();
-    let asked =
-        namespace.server_side_emit_with_ack("question", &socket::parser::One(&question), PATIENCE).await?;
-    let answers: ImksResult<Vec<Value>> = asked.answers.iter().map(|(_, args)| args.first()).collect();
-    answer(&mut event, answers?, asked.silent.is_empty())
+    let asked = namespace.server_side_emit_with_ack("question", &question, PATIENCE).await?;
+    answer(&mut event, asked.answers.iter().map(|(_, args)| args), asked.silent.is_empty())
 }
 
 async fn ask(mut event: Event) -> ImksResult<()> {
-    let (room, question, millis): (Option<String>, Box<RawValue>, u64) = event.parse()?;
-    let everybody = target(event.socket().namespace().everybody(), room.as_deref());
-    let timeout = Duration::from_millis(millis);
-    let asked = everybody.emit_with_ack("question", &socket::parser::One(&question), timeout).await?;
-    let answers =
-        asked.answers.iter().map(|answer| answer.args.first()).collect::<ImksResult<Vec<Value>>>()?;
-    answer(&mut event, answers, asked.is_complete())
+    let (room, question, millis): (Option<Room>, Box<RawValue>, f64) = event.parse()?;
+    let everybody = target(event.socket().namespace().everybody(), room.as_ref());
+    let timeout = Duration::try_from_secs_f64(millis / 1_000.0)
+        .map_err(|_| ImksError::InvalidPayload("MS is no time".into()))?;
+    let question = RawArgs { json: question.get(), attachments: event.args().attachments() };
+    let asked = everybody.emit_with_ack("question", &question, timeout).await?;
+    answer(&mut event, asked.answers.iter().map(|answer| &answer.args), asked.is_complete())
 }
 
-fn answer(event: &mut Event, answers: Vec<Value>, complete: bool) -> ImksResult<()> {
+/// Acks with the first argument of each answer and its bytes; without one it is null.
+fn answer<'a>(event: &mut Event, answers: impl Iterator<Item = &'a Args>, complete: bool) -> ImksResult<()> {
+    let (mut values, mut attachments) = (Vec::new(), Vec::new());
+    for args in answers {
+        let mut value = if args.json().is_empty() { Value::Null } else { args.first()? };
+        renumber(&mut value, attachments.len());
+        values.push(value);
+        attachments.extend_from_slice(args.attachments());
+    }
     let error = if complete { Value::Null } else { "some did not answer".into() };
-    ack(event, &socket::parser::One(&json!({ "error": error, "answers": answers })))
+    let json = json!({ "error": error, "answers": values }).to_string();
+    ack(event, &RawArgs { json: &json, attachments: &attachments })
+}
+
+/// Moves the numbers of attachments in a value, because others come before them.
+fn renumber(value: &mut Value, before: usize) {
+    match value {
+        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
+            let number = fields.get("num").and_then(Value::as_u64).unwrap_or_default();
+            fields.insert("num".into(), (number + before as u64).into());
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|value| renumber(value, before)),
+        Value::Array(values) => values.iter_mut().for_each(|value| renumber(value, before)),
+        _ => {}
+    }
+}
+
+fn or_null(json: &str) -> &str {
+    if json.is_empty() { "null" } else { json }
 }
 
 /// What is asked of and done to sockets of all nodes.
@@ -208,9 +261,9 @@ fn sockets(namespace: &mut NamespaceBuilder) {
         report(change_rooms(event, |sockets, room| sockets.sockets_leave(room)).await);
     });
     on(namespace, "disconnect_room", |event| {
-        let (room, close): (String, bool) = event.parse()?;
+        let (room, close): (Option<Room>, bool) = event.parse()?;
         ack(event, &())?;
-        event.socket().namespace().to(&room).disconnect_sockets(close)
+        target(event.socket().namespace().everybody(), room.as_ref()).disconnect_sockets(close)
     });
 }
 
@@ -220,16 +273,16 @@ async fn change_rooms(
     mut event: Event,
     change: impl FnOnce(Broadcast<'_>, &str) -> ImksResult<()>,
 ) -> ImksResult<()> {
-    let (room, other): (Option<String>, String) = event.parse()?;
+    let (room, Room(other)): (Option<Room>, Room) = event.parse()?;
     let namespace = event.socket().namespace();
-    change(target(namespace.everybody(), room.as_deref()), &other)?;
+    change(target(namespace.everybody(), room.as_ref()), &other)?;
     namespace.everybody().fetch_sockets().await?;
     ack(&mut event, &())
 }
 
 async fn fetch(mut event: Event) -> ImksResult<()> {
-    let room: Option<String> = event.first()?;
-    let everybody = target(event.socket().namespace().everybody(), room.as_deref());
+    let room: Option<Room> = event.first()?;
+    let everybody = target(event.socket().namespace().everybody(), room.as_ref());
     let mut sockets = Vec::new();
     for socket in everybody.fetch_sockets().await?.sockets {
         let mut rooms = socket.rooms().to_vec();

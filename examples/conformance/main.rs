@@ -8,6 +8,7 @@
 //! `short-deadlines`, `soak`, `soak-msgpack`, `cluster`, `cluster-recovery`.
 
 mod cluster;
+mod contacts;
 mod engine_profiles;
 mod load;
 mod soak;
@@ -21,6 +22,7 @@ use imks::engine::{self, Engine};
 use imks::http::tls::{self, Certificates};
 use imks::http::{listener, webtransport};
 use imks::socket::{self, Server};
+use imks::testing::forward::{self, Forwarder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -97,25 +99,32 @@ enum Family {
 }
 
 impl Args {
-    async fn cluster(&self) -> imks::ImksResult<Server> {
-        let (url, name) = (self.adapter.as_deref().unwrap_or_default(), &*self.name);
+    async fn cluster(&self, forwarder: &Forwarder) -> imks::ImksResult<Server> {
+        let (url, node) = (self.adapter.as_deref().unwrap_or_default(), (&*self.name, forwarder));
         let prefix = |otherwise| self.prefix.as_deref().unwrap_or(otherwise);
         match (self.profile, self.family) {
-            (Profile::Cluster, Family::Imks) => cluster::server(url, prefix("conformance"), name).await,
-            (Profile::Cluster, Family::Classic) => cluster::classic_server(url, prefix("socket.io"), name),
-            (_, Family::Imks) => cluster::recovering_server(url, prefix("conformance"), name).await,
+            (Profile::Cluster, Family::Imks) => cluster::server(url, prefix("conformance"), node).await,
+            (Profile::Cluster, Family::Classic) => cluster::classic_server(url, prefix("socket.io"), node),
+            (_, Family::Imks) => cluster::recovering_server(url, prefix("conformance"), node).await,
             (_, Family::Classic) => Err(imks::ImksError::Config(
                 "Node.js servers share no sessions: use the profile cluster".into(),
             )),
         }
     }
 
-    async fn parts(&self) -> imks::ImksResult<(engine::Config, Application)> {
+    async fn parts(
+        &self,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> imks::ImksResult<(engine::Config, Application)> {
         match self.profile {
             Profile::Cluster | Profile::ClusterRecovery => {
-                let server = self.cluster().await?;
-                let engine = engine::Config { node: Some(server.node()), ..load::engine() };
-                Ok((engine, Application::Socket(server)))
+                let forwarder = Forwarder::new(tasks, stop)?;
+                let server = self.cluster(&forwarder).await?;
+                let mut engine = engine::Config { node: Some(server.node()), ..load::engine() };
+                engine.hooks.forward = Some(forwarder.hook());
+                tasks.spawn(contacts::tell(server.clone(), forwarder.clone(), self.port));
+                Ok((engine, Application::Cluster(server, forwarder)))
             }
             profile => profile.parts(Duration::from_millis(self.delay_ms)),
         }
@@ -158,6 +167,7 @@ enum Application {
     EngineClient(engine_profiles::PostHeaders),
     Socket(Server),
     Soak(Server),
+    Cluster(Server, Forwarder),
 }
 
 impl Application {
@@ -165,6 +175,7 @@ impl Application {
     fn routes(&self, engine: &Engine) -> axum::Router {
         match self {
             Self::Soak(server) => soak::routes(server.clone(), engine.clone()),
+            Self::Cluster(_, forwarder) => forward::routes(forwarder, engine),
             _ => axum::Router::new(),
         }
     }
@@ -172,7 +183,7 @@ impl Application {
     /// What is closed when the process is told to end.
     fn server(&self) -> Option<Server> {
         match self {
-            Self::Socket(server) => Some(server.clone()),
+            Self::Socket(server) | Self::Cluster(server, _) => Some(server.clone()),
             _ => None,
         }
     }
@@ -181,7 +192,9 @@ impl Application {
         match self {
             Self::Engine(handler) => engine_profiles::run(engine, handler).await,
             Self::EngineClient(headers) => engine_profiles::run_client(engine, headers).await,
-            Self::Socket(server) | Self::Soak(server) => server.serve(engine).await,
+            Self::Socket(server) | Self::Soak(server) | Self::Cluster(server, _) => {
+                server.serve(engine).await
+            }
         }
     }
 }
@@ -203,7 +216,8 @@ fn main() -> ExitCode {
 
 async fn serve(args: &Args) -> imks::ImksResult<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
-    let (mut engine, application) = args.parts().await?;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (mut engine, application) = args.parts(&tasks, &stop).await?;
     engine.webtransport = args.webtransport;
     let heartbeat = webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout };
     let engine = Engine::new(engine)?;
@@ -211,7 +225,6 @@ async fn serve(args: &Args) -> imks::ImksResult<()> {
     let listener = listener::bind(address)?;
     let mut config = listener::Config::default();
     let mut router = application.routes(&engine);
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     if args.tls || args.webtransport {
         let certificates = Certificates::self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
         config.tls = args.tls.then(|| certificates.tls(&tls::Config::default())).transpose()?;

@@ -12,9 +12,11 @@ use crate::app::connect_bus;
 use crate::auth::{CoreClient, Hook, check_keys};
 use crate::clock;
 use crate::config::{ClusterAdapter, Config};
+use crate::error::with_causes;
+use crate::files::Place;
 use crate::http::tls::Certificates;
 use crate::http::{admin_ui, listener};
-use crate::models::Db;
+use crate::models::{Db, db};
 use crate::node::NodeId;
 use crate::{ImksError, ImksResult};
 
@@ -52,10 +54,13 @@ fn local(config: &Config) -> Vec<Checked> {
             .push(Certificates::open(cert.clone(), key.clone()).map(drop).map_err(|error| error.to_string()));
     }
     if let Some(directory) = &config.engine.client_bundle_dir {
-        checks.push(directory_exists("IMKS_CLIENT_BUNDLE_DIR", directory));
+        checks.push(client_bundle(directory));
     }
     if let Some(directory) = &config.admin.ui_dir {
         checks.push(admin_ui::routes(directory).map(drop).map_err(named("IMKS_ADMIN_UI_DIR")));
+    }
+    if let (Place::Local, Some(directory)) = (config.attachments.place, &config.attachments.dir) {
+        checks.push(writable("IMKS_ATTACHMENTS_DIR", directory));
     }
     checks
 }
@@ -65,17 +70,21 @@ fn listeners(config: &Config) -> Vec<Checked> {
     let mut checks = vec![tcp("IMKS_LISTEN", config.listen)];
     checks.extend(config.internal_listen.map(|address| tcp("IMKS_INTERNAL_LISTEN", address)));
     checks.push(config.internal.open(&config.tls).map(drop).map_err(|error| error.to_string()));
-    if config.database.url.is_none() {
-        checks.push(writable("IMKS_DATA_DIR", &config.database.data_dir));
+    match config.database.missing_file() {
+        _ if config.database.url.is_none() => {
+            checks.push(writable("IMKS_DATA_DIR", &config.database.data_dir));
+        }
+        Some(file) => checks.push(match file.parent() {
+            Some(directory) => writable("DATABASE_URL", directory),
+            None => Err("DATABASE_URL names no file".into()),
+        }),
+        None => {}
     }
     checks
 }
 
 fn named(setting: &'static str) -> impl Fn(ImksError) -> String {
-    move |error| match std::error::Error::source(&error) {
-        Some(cause) => format!("{setting}: {error}: {cause}"),
-        None => format!("{setting}: {error}"),
-    }
+    move |error| format!("{setting}: {}", with_causes(&error))
 }
 
 /// Binds an address for a moment. One that is in use is fine: the server that is being checked may be running.
@@ -107,11 +116,10 @@ fn writable(setting: &'static str, directory: &Path) -> Checked {
     tried.map_err(|error| format!("{setting}: {} cannot be written to: {error}", existing.display()))
 }
 
-fn directory_exists(setting: &'static str, directory: &Path) -> Checked {
-    if directory.is_dir() {
-        Ok(())
-    } else {
-        Err(format!("{setting}: {} is no directory", directory.display()))
+fn client_bundle(directory: &Path) -> Checked {
+    match directory.join("socket.io.js").is_file() {
+        true => Ok(()),
+        false => Err(format!("IMKS_CLIENT_BUNDLE_DIR: there is no socket.io.js in {}", directory.display())),
     }
 }
 
@@ -139,20 +147,31 @@ async fn core(config: &Config) -> Checked {
     })
 }
 
-/// Tries a database with an address, and the broker of the cluster.
+/// Tries the database and the broker of the cluster. A file that is not made yet is not made here either.
 async fn database(config: &Config) -> Vec<String> {
-    let is_needed = config.database.url.is_some() || config.cluster.adapter() != ClusterAdapter::Local;
-    if !is_needed {
-        return Vec::new();
+    let setting = if config.database.url.is_some() { "DATABASE_URL" } else { "IMKS_DATA_DIR" };
+    let mut tried = config.database.clone();
+    if tried.missing_file().is_some() {
+        tried.url = Some("sqlite::memory:".to_owned().into());
     }
-    let connected = timeout(ANSWER_MAX, ping(config)).await;
+    let connected = timeout(ANSWER_MAX, ping(&tried)).await;
     let db = match connected {
         Ok(Ok(db)) => db,
-        Ok(Err(error)) => return vec![named("DATABASE_URL")(error)],
-        Err(_) => return vec!["DATABASE_URL: the database does not answer".to_owned()],
+        Ok(Err(error)) => return vec![named(setting)(error)],
+        Err(_) => return vec![format!("{setting}: the database does not answer")],
     };
+    let problems = broker(config, &db).await;
+    // The program ends: a database that does not answer any more need not be waited for.
+    let _ = timeout(ANSWER_MAX, db.close()).await;
+    problems
+}
+
+async fn broker(config: &Config, db: &Db) -> Vec<String> {
+    if config.cluster.adapter() == ClusterAdapter::Local {
+        return Vec::new();
+    }
     let broker = async {
-        let bus = connect_bus(config, &db, NodeId::random()?).await?;
+        let bus = connect_bus(config, db, NodeId::random()?).await?;
         let answered = bus.ping().await;
         bus.close().await;
         answered
@@ -164,9 +183,10 @@ async fn database(config: &Config) -> Vec<String> {
     }
 }
 
-async fn ping(config: &Config) -> ImksResult<Db> {
-    let db = Box::pin(Db::connect_at_once(&config.database)).await?;
+async fn ping(config: &db::Config) -> ImksResult<Db> {
+    let db = Box::pin(Db::connect_at_once(config)).await?;
     db.ping().await?;
+    db.refuse_newer_schema().await?;
     Ok(db)
 }
 

@@ -43,6 +43,7 @@ use tokio::runtime::Runtime;
 
 use crate::application::{EventHandler, Handler};
 use crate::config::{Config, Flags, HEADING, process_origins, unknown_variables};
+use crate::error::with_causes;
 use crate::telemetry::logging;
 use crate::{ImksError, ImksResult};
 
@@ -334,21 +335,6 @@ fn reason(error: ImksError) -> String {
         ImksError::InvalidInput { reason, .. } => reason,
         error => error.to_string(),
     }
-}
-
-/// Returns an error with its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        // Some libraries include the cause in their message and also return it as the source.
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(&format!(": {inner_text}"));
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// What fails when a line cannot be written.

@@ -1,5 +1,6 @@
 //! The settings of the cluster: how its nodes reach each other.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::uri::Authority;
@@ -93,10 +94,14 @@ impl Cluster {
     }
 }
 
-/// Whether a text is a host and a port, and nothing else.
+/// Whether a text is the host and the port of one machine, and nothing else.
 fn is_address(text: &str) -> bool {
     let authority = text.parse::<Authority>().ok().filter(|_| !text.contains('@'));
-    authority.is_some_and(|it| !it.host().is_empty() && it.port_u16().is_some_and(|port| port != 0))
+    authority.is_some_and(|it| {
+        let ip: Option<IpAddr> = it.host().trim_matches(['[', ']']).parse().ok();
+        let is_one = !it.host().is_empty() && !ip.is_some_and(|ip| ip.is_unspecified());
+        is_one && it.port_u16().is_some_and(|port| port != 0)
+    })
 }
 
 const PREFIX_DEFAULT: &str = "imks";
@@ -132,7 +137,9 @@ mod tests {
             let cluster = Cluster { address: Some(address.into()), ..Cluster::default() };
             assert_eq!(cluster.problems(None), [""; 0], "{address:?}");
         }
-        for address in ["", "10.0.0.1", ":3000", "a:0", "http://a:1", "a:1/b", "u@a:1", "a b:1"] {
+        for address in
+            ["", "10.0.0.1", ":3000", "a:0", "http://a:1", "a:1/b", "u@a:1", "a b:1", "0.0.0.0:1", "[::]:1"]
+        {
             let cluster = Cluster { address: Some(address.into()), ..Cluster::default() };
             assert_eq!(cluster.problems(None).len(), 1, "{address:?}");
         }

@@ -164,7 +164,7 @@ impl Config {
         file: Option<PathBuf>,
         flags: &[(&str, String)],
     ) -> crate::ImksResult<Self> {
-        load(base, file, &|name| std::env::var(name).ok(), flags)
+        load(base, file, &source::variable, flags)
     }
 
     /// Returns the settings of the embedded directory, with the issuer and audience that this server accepts, if it
@@ -203,6 +203,10 @@ impl Config {
         check(
             scheme(&self.core_url, &["http://", "https://"]),
             "IMKS_CORE_URL must start with http:// or https://",
+        );
+        check(
+            scheme(&self.cluster.redis_url, &["redis", "valkey"]),
+            "REDIS_URL must start with redis:// or rediss://",
         );
         check(
             !self.drain.deadline.is_zero(),
@@ -245,12 +249,12 @@ impl Config {
             let rest = url.as_ref().and_then(|url| url.expose().split_once("://"));
             rest.is_none_or(|(_, rest)| !rest.is_empty())
         };
-        let addresses_differ =
-            self.internal_listen.is_none_or(|address| address.port() == 0 || address != self.listen);
+        let addresses_differ = self.internal_listen.is_none_or(|address| !collide(address, self.listen));
         let checks = [
             (has_host(&self.database.url), "DATABASE_URL has no host"),
             (has_host(&self.core_url), "IMKS_CORE_URL has no host"),
             (addresses_differ, "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses"),
+            (self.messaging.node.as_deref().is_none_or(is_name), NODE_RULE),
             (self.engine.max_payload >= PAYLOAD_MIN, PAYLOAD_RULE),
             (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
@@ -277,6 +281,18 @@ impl Config {
     }
 }
 
+/// Whether only one of two addresses can be listened on. Every address includes each single one.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = one.ip() == other.ip()
+        || one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    overlap && one.port() == other.port() && one.port() != 0
+}
+
+/// Whether a text can be shown as a name, in one line.
+fn is_name(text: &str) -> bool {
+    text.chars().count() <= NODE_CHARS_MAX && !text.chars().any(char::is_control)
+}
+
 fn check_client_ca(config: &Config, problems: &mut Vec<String>) {
     if config.directory.client_ca.is_some() && !config.tls.is_on() {
         let text = "IMKS_DIRECTORY_CLIENT_CA needs IMKS_TLS_CERT and IMKS_TLS_KEY";
@@ -289,6 +305,9 @@ const PORT_DEFAULT: u16 = 3000;
 const PAYLOAD_MIN: usize = 10_000;
 const PAYLOAD_RULE: &str =
     "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit";
+/// The most characters in the name of a node.
+const NODE_CHARS_MAX: usize = 100;
+const NODE_RULE: &str = "IMKS_NODE must be at most 100 characters, none of them a control character";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most threads that may be asked for; each has a stack of its own.
 const WORKERS_MAX: usize = 1_024;
@@ -365,9 +384,21 @@ mod tests {
             ("DATABASE_URL", "postgres://"),
             ("IMKS_LISTEN", "127.0.0.1:99999"),
             ("IMKS_INTERNAL_LISTEN", "127.0.0.1:3000"),
+            ("IMKS_INTERNAL_LISTEN", ":3000"),
+            ("IMKS_NODE", "a\nb"),
+            ("IMKS_DATA_DIR", "a\u{fffd}"),
             ("IMKS_CORS_ORIGINS", "example.com"),
             ("IMKS_CORS_ORIGINS", "https://example.com/"),
             ("IMKS_CORS_ORIGINS", "https://a.example,*"),
+            ("IMKS_CORS_ORIGINS", "https://*.example"),
+            ("IMKS_CORS_ORIGINS", "https://A.example"),
+            ("IMKS_CORS_ORIGINS", "https://a.example:443"),
+            ("IMKS_CORS_ORIGINS", "https://a.example:99999"),
+            ("IMKS_ENGINE_PATH", "socket.io"),
+            ("IMKS_ENGINE_PATH", "/a b"),
+            ("IMKS_ENGINE_PATH", "/a?b"),
+            ("IMKS_ENGINE_PATH", "/a/../b"),
+            ("REDIS_URL", "http://redis:6379"),
             ("IMKS_ENGINE_MAX_PAYLOAD", "1"),
             ("IMKS_ENGINE_PING_INTERVAL", "4s"),
             ("IMKS_ENGINE_PING_INTERVAL", "9h"),
@@ -387,6 +418,7 @@ mod tests {
             ("IMKS_TCP_KEEPALIVE", "500ms"),
             ("IMKS_TCP_KEEPALIVE", "10h"),
             ("PORT", "http"),
+            ("PORT", "127.0.0.1:80"),
         ] {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();
             assert!(text.contains(variable), "{variable}={value}: {text}");
@@ -463,6 +495,19 @@ mod tests {
         for shown in [format!("{config:?}"), format!("{:?}", Listing::of(&mut config))] {
             assert!(shown.contains("***@db") && !shown.contains("hunter2"), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_given_twice_or_in_an_empty_file_is_no_secret_that_is_not_set() {
+        let (url, empty) = (file("postgres://im@db/imks"), file("\n"));
+        let path = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
+        let twice = [("DATABASE_URL_FILE", &*path(&url)), ("DATABASE_URL", "sqlite:a.db")];
+        let text = load_from(&twice, &[]).unwrap_err().to_string();
+        assert_eq!(text, "DATABASE_URL and DATABASE_URL_FILE are both set: choose one");
+        let text = load_from(&[("DATABASE_URL_FILE", &path(&empty))], &[]).unwrap_err().to_string();
+        assert!(text.contains("DATABASE_URL_FILE points to") && text.ends_with("which is empty"), "{text}");
+        let not_set = [("DATABASE_URL_FILE", ""), ("DATABASE_URL", "")];
+        assert_eq!(load_from(&not_set, &[]).unwrap().database.url, None);
     }
 
     #[test]

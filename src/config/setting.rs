@@ -205,7 +205,7 @@ impl Setting for Cors {
             None => Origins::List(list),
             Some(wrong) => {
                 return Err(format!(
-                    "{wrong:?} is no origin; write it as browsers do, for example https://example.com, or *"
+                    "{wrong:?} is no origin; write each one as browsers do, for example https://example.com, or *"
                 ));
             }
         };
@@ -221,14 +221,20 @@ impl Setting for Cors {
     }
 }
 
-/// Whether a text is an origin as browsers send it (RFC 6454 section 6.2): a scheme, a host and perhaps a port.
+/// Whether a text is an origin as browsers send it (RFC 6454 section 6.2): a scheme, a host and perhaps a port that is not
+/// the usual one, in small letters. They are compared as a whole, so another form would never match.
 pub(crate) fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else { return false };
-    let has_more = text.ends_with('/') || uri.path() != "/" || uri.query().is_some();
-    uri.scheme().is_some()
-        && uri.host().is_some_and(|host| !host.is_empty())
-        && !has_more
-        && !text.contains('@')
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
+    let port = uri.port_u16();
+    let is_usual = matches!((scheme, port), ("http", Some(80)) | ("https", Some(443)));
+    let written =
+        port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}"));
+    !host.is_empty()
+        && !is_usual
+        && written == text
+        && !text.contains('*')
+        && text == text.to_ascii_lowercase()
 }
 
 /// A rate limit: `50/100` is fifty per second and a hundred at once; `off` is no limit.

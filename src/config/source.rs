@@ -46,7 +46,12 @@ pub fn origins(
 
 /// Returns the [`origins`] of the values of this process.
 pub fn process_origins(file: Option<PathBuf>, flags: &[(&str, String)]) -> BTreeMap<String, String> {
-    origins(file, &|name| std::env::var(name).ok(), flags)
+    origins(file, &variable, flags)
+}
+
+/// Returns a variable of this process. What is no UTF-8 is replaced by [`NO_TEXT`], so that it is refused.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|text| text.to_string_lossy().into_owned())
 }
 
 /// Returns the variables that start with `IMKS_` but are unknown, which most likely are misspelt. They are
@@ -158,27 +163,42 @@ impl Values {
     }
 
     fn read_environment(&mut self, environment: Environment<'_>, known: &Listing) {
+        let set = |name: &str| environment(name).filter(|text| !text.is_empty());
         // Platforms that run a container tell it so where to listen; they reach it from outside.
-        if let Some(port) = environment(PORT).filter(|port| !port.is_empty()) {
-            self.put(LISTEN, format!(":{port}"), PORT.to_owned());
+        match set(PORT).map(|port| (port.parse::<u16>().is_ok(), port)) {
+            Some((true, port)) => self.put(LISTEN, format!(":{port}"), PORT.to_owned()),
+            Some((false, port)) => self.problems.push(format!("{PORT} is {port:?}, which is no port")),
+            None => {}
         }
         for Row { field, secret, .. } in &known.rows {
-            if let Some(text) = environment(field.env) {
-                self.put(field.key, text, field.env.to_owned());
+            let (name, variable) = (field.env, format!("{}_FILE", field.env));
+            match environment(name) {
+                Some(text) if text.contains(NO_TEXT) => self.problems.push(format!("{name} is no UTF-8")),
+                Some(text) => self.put(field.key, text, name.to_owned()),
+                None => {}
             }
-            let variable = format!("{}_FILE", field.env);
-            let Some(path) = environment(&variable) else { continue };
-            if !secret {
-                let text =
-                    format!("{variable} is not known: only secrets may come from a file, set {}", field.env);
-                self.problems.push(text);
-                continue;
-            }
-            match std::fs::read_to_string(&path) {
-                Ok(text) => self.put(field.key, text.trim_end().to_owned(), variable),
-                Err(error) => {
-                    self.problems.push(format!("{variable} points to {path}, which cannot be read: {error}"));
+            match set(&variable) {
+                Some(_) if !secret => self
+                    .problems
+                    .push(format!("{variable} is not known: only secrets may come from a file, set {name}")),
+                Some(_) if set(name).is_some() => {
+                    self.problems.push(format!("{name} and {variable} are both set: choose one"));
                 }
+                Some(path) => self.read_secret(field.key, variable, &path),
+                None => {}
+            }
+        }
+    }
+
+    /// Reads the file of a secret. An empty one is a mistake: without a secret, the variable would not be set.
+    fn read_secret(&mut self, key: &str, variable: String, path: &str) {
+        match std::fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => {
+                self.problems.push(format!("{variable} points to {path}, which is empty"));
+            }
+            Ok(text) => self.put(key, text.trim_end().to_owned(), variable),
+            Err(error) => {
+                self.problems.push(format!("{variable} points to {path}, which cannot be read: {error}"));
             }
         }
     }
@@ -216,6 +236,8 @@ fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
     }
 }
 
+/// What stands for bytes that are no UTF-8.
+const NO_TEXT: char = char::REPLACEMENT_CHARACTER;
 const PREFIX: &str = "IMKS_";
 /// The variable with the port in which platforms such as Heroku and Cloud Run expect a server.
 const PORT: &str = "PORT";

@@ -143,8 +143,8 @@ impl Config {
     /// [`ImksError::Config`] that names the value and the correction.
     pub fn validate(&self) -> ImksResult<()> {
         let wrong = |text: &str| Err(ImksError::Config(text.into()));
-        if !self.path.starts_with('/') {
-            return wrong("engine path must start with /");
+        if !is_path(&self.path) {
+            return wrong(PATH_RULE);
         }
         if !self.polling && !self.websocket && !self.webtransport {
             return wrong(
@@ -166,6 +166,17 @@ impl Config {
         if self.add_trailing_slash { format!("{trimmed}/") } else { trimmed.into() }
     }
 }
+
+/// Whether a path arrives as it is written: clients resolve `.` and `..`, and escape what no path may contain.
+fn is_path(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
+    path.starts_with('/')
+        && path.bytes().all(is_plain)
+        && !path.split('/').any(|part| matches!(part, "." | ".."))
+}
+
+const PATH_RULE: &str = "engine path (IMKS_ENGINE_PATH) must start with / and have only what stands in addresses as it is, for \
+     example /socket.io";
 
 /// A cookie of the handshake response. imks itself does not use it; load balancers may.
 #[derive(Clone, Debug)]
@@ -272,6 +283,17 @@ mod tests {
         ] {
             let config = Config { path: path.into(), add_trailing_slash: slash, ..Config::default() };
             assert_eq!(config.prefix(), prefix);
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_client_could_ask_for_is_refused() {
+        let config = |path: &str| Config { path: path.into(), ..Config::default() };
+        for path in ["", "socket.io", "/a b", "/a?b", "/a#b", "/{id}", "/ü", "/../a", "/a/."] {
+            assert!(config(path).validate().is_err(), "{path:?}");
+        }
+        for path in ["/", "/socket.io", "/a/b_1/", "/a%20b", "/a:b@c"] {
+            assert!(config(path).validate().is_ok(), "{path:?}");
         }
     }
 

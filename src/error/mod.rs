@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use cause::Cause;
+#[cfg(feature = "server")]
+pub(crate) use cause::with_causes;
 pub use code::{Code, Precondition};
 
 /// The result of every fallible public function.

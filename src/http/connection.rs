@@ -202,12 +202,14 @@ async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(mut stream: HttpStream<S
     }
 }
 
-/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host
-/// (RFC 9112 section 3.2), and only one expectation exists (RFC 9110 section 10.1.1).
+/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host, and nobody may
+/// name two, of which a proxy reads the other one (RFC 9112 section 3.2), and only one expectation exists (RFC 9110 section 10.1.1).
 fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
     let headers = request.headers();
-    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
-        return Some(&refusal::NO_HOST);
+    match headers.get_all(header::HOST).iter().count() {
+        0 if request.version() == Version::HTTP_11 => return Some(&refusal::NO_HOST),
+        0 | 1 => {}
+        _ => return Some(&refusal::TWO_HOSTS),
     }
     let expectation = headers.get(header::EXPECT)?;
     let known = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");

@@ -31,7 +31,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::ImksResult;
 use crate::control::api::Peer;
 use crate::http::config::{AnyBody, BoxFuture, Config as Limits};
-use crate::http::listener::{ConnectionSlot, recover, refuse, router_only};
+use crate::http::listener::{ConnectionSlot, Failures, refuse, router_only};
 use crate::http::mutual_tls::MutualTls;
 use crate::http::tls::{self, Callers, Certificates, Tls};
 
@@ -108,6 +108,7 @@ pub async fn serve<S, F>(
     F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
     let served = Arc::new(Served { builder: builder(&limits, &tasks), service, stop: stop.clone() });
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -116,7 +117,7 @@ pub async fn serve<S, F>(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                recover(&error).await;
+                failures.recover(&error).await;
                 continue;
             }
         };

@@ -188,6 +188,7 @@ pub async fn serve<S, F>(
         tracing::warn!(%error, "connections have other TCP options than configured");
     }
     let served = Arc::new(Served::new(&config, service, stop.clone()));
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -196,7 +197,7 @@ pub async fn serve<S, F>(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                recover(&error).await;
+                failures.recover(&error).await;
                 continue;
             }
         };
@@ -222,16 +223,37 @@ fn set_options(listener: &TcpListener, config: &Config) -> io::Result<()> {
     }
 }
 
-/// Recovers from a failed accept. A connection that failed before it was accepted affects no others. Any
-/// other error, such as a lack of file descriptors, is temporary: wait a moment and continue.
-pub(super) async fn recover(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    metrics::ACCEPT_FAILURES.increment();
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        return;
+/// The failures of a listener that were not told yet, and when they were last told.
+#[derive(Default)]
+pub(super) struct Failures {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    /// Recovers from a failed accept. A connection that failed before it was accepted affects no others. Any
+    /// other error, such as a lack of file descriptors, is temporary: wait a moment and continue.
+    pub(super) async fn recover(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        metrics::ACCEPT_FAILURES.increment();
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return;
+        }
+        if let Some(failures) = self.to_tell(Instant::now()) {
+            tracing::warn!(%error, failures, "cannot accept connections, trying again");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
-    tracing::warn!(%error, "cannot accept connections, trying again");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+
+    /// Counts a failure, and returns how many are to be told now: they last, and the log is for people.
+    fn to_tell(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < ACCEPT_REPORT) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 /// Refuses a connection over the limit. The response is sent only if it fits into the socket's buffer.
@@ -269,6 +291,8 @@ impl Drop for ConnectionSlot {
 
 /// The maximum number of connections that the system queues until they are accepted.
 const BACKLOG: i32 = 4096;
+/// How often failures to accept connections are told while they last.
+const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -297,6 +321,13 @@ mod tests {
         }
         let _last = ConnectionSlot::take(&config, client).unwrap();
         assert!(ConnectionSlot::take(&config, client).is_none());
+    }
+
+    #[test]
+    fn a_lack_of_file_descriptors_is_told_once_in_ten_seconds_with_a_count() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let told = (0..401).filter_map(|n| failures.to_tell(start + n * ACCEPT_PAUSE));
+        assert_eq!(told.collect::<Vec<_>>(), [1, 200, 200]);
     }
 
     #[tokio::test]

@@ -77,6 +77,8 @@ pub(super) static MALFORMED: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The request is not valid HTTP/1.1");
 pub(super) static NO_HOST: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is missing");
+pub(super) static TWO_HOSTS: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is there twice");
 pub(super) static EXPECTATION: Refusal = Refusal::new(
     StatusCode::EXPECTATION_FAILED,
     Code::InvalidPayload,
@@ -131,6 +133,7 @@ mod tests {
         for refusal in [
             &MALFORMED,
             &NO_HOST,
+            &TWO_HOSTS,
             &EXPECTATION,
             &NOT_TLS,
             &TARGET_TOO_LONG,

@@ -346,7 +346,9 @@ fn is_sqlite(url: &str) -> bool {
 
 /// Hides the parser's own message, which may quote the URL and its password.
 fn invalid_url(_: sqlx::Error) -> ImksError {
-    ImksError::Config("the database URL is malformed (DATABASE_URL)".into())
+    ImksError::Config(
+        "DATABASE_URL is malformed; in user and password, % is written as %25, # as %23, / as %2F, ? as %3F, @ as %40".into(),
+    )
 }
 
 /// How a writing transaction starts on SQLite: with the write lock, which a plain `BEGIN` takes only later.

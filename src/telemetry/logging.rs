@@ -115,7 +115,8 @@ where
     }
 }
 
-const FILTER_DEFAULT: &str = "info,sqlx::query=error";
+/// The client of NATS logs every attempt to connect; an outage is told once, by the bus.
+const FILTER_DEFAULT: &str = "info,sqlx::query=error,async_nats=off";
 
 #[cfg(test)]
 mod tests {

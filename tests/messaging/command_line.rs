@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
 pub fn imks(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
     command.args(arguments).env_clear().envs(environment.iter().copied()).output().unwrap()
@@ -47,11 +50,15 @@ fn what_a_configuration_names_is_tried_and_nothing_is_changed() {
     let data = directory.path().join("data");
     let fine = imks(&["check-config", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()], &[]);
     assert!(fine.status.success() && !data.exists(), "{}", text(&fine.stderr));
+    let url = format!("sqlite:{}", directory.path().join("new/a.db").display());
+    let fine = imks(&["check-config", "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &url)]);
+    assert!(fine.status.success(), "{}", text(&fine.stderr));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     let environment = [
         ("IMKS_LISTEN", "203.0.113.1:3000"),
         ("IMKS_DATA_DIR", "/proc/nope"),
-        ("IMKS_CLIENT_BUNDLE_DIR", "/nope"),
+        ("IMKS_CLIENT_BUNDLE_DIR", "/"),
+        ("IMKS_ATTACHMENTS_DIR", "/proc/nope"),
         ("IMKS_ADMIN_UI_DIR", "/nope"),
         ("IMKS_CORE_URL", "http://127.0.0.1:1"),
         ("IMKS_CORE_DEADLINE", "200ms"),
@@ -77,6 +84,30 @@ fn what_a_configuration_names_is_tried_and_nothing_is_changed() {
         away.status.code() == Some(78) && told.contains("DATABASE_URL") && !told.contains("hunter2"),
         "{told}"
     );
+}
+
+#[test]
+fn a_database_with_which_no_server_starts_is_told_before_one_is_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let told = |expected: &str| {
+        let output = imks(&["check-config", "--listen", "127.0.0.1:0", "--data-dir", data], &[]);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(78) && told.contains(expected), "{told}");
+        assert!(told.contains("IMKS_DATA_DIR: ") && told.contains("imks.db"), "{told}");
+    };
+    assert!(imks(&["migrate", "--data-dir", data], &[]).status.success());
+    let file = directory.path().join("imks.db");
+    let later = "UPDATE _sqlx_migrations SET version = 999999 WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    let changed = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut database = SqliteConnectOptions::new().filename(&file).connect().await?;
+        sqlx::query(later).execute(&mut database).await?;
+        database.close().await
+    });
+    changed.unwrap();
+    told("a newer version of imks");
+    std::fs::write(&file, [7; 4096]).unwrap();
+    told("not a database");
 }
 
 #[test]

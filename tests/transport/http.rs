@@ -63,6 +63,8 @@ async fn what_is_not_http_is_refused_in_json() {
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "invalid_payload"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "invalid_payload"),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", 417, "invalid_payload"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "invalid_payload"),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400, "invalid_payload"),
         (&large, 431, "payload_too_large"),
     ] {
         let answer = answer_to(&server, request).await;

@@ -203,6 +203,12 @@ impl Outbox {
         self.0.close(close);
     }
 
+    /// Lets an answer to a poll have any number of packets from now on, so that packets which are of use only together
+    /// are not lost in part. For clients that are known to take them.
+    pub(crate) fn allow_long_payloads(&self) {
+        self.0.allow_long_payloads();
+    }
+
     /// Asks the holder of the connection to send its disconnect packet, and then to close.
     pub(crate) fn request_disconnect(&self) {
         self.0.request_disconnect();

@@ -27,6 +27,8 @@ pub(crate) struct Queue {
     scheduled: AtomicBool,
     /// Whether the holder should send its disconnect packet and end the connection.
     disconnect: AtomicBool,
+    /// Whether an answer to a poll may have any number of packets.
+    long_payloads: AtomicBool,
     transport: AtomicU8,
     /// The size from which the wire wants messages compressed.
     threshold: AtomicU32,
@@ -58,6 +60,7 @@ impl Queue {
             answer_bytes: AtomicUsize::new(0),
             scheduled: AtomicBool::new(true),
             disconnect: AtomicBool::new(false),
+            long_payloads: AtomicBool::new(false),
             transport: AtomicU8::new(transport as u8),
             threshold: AtomicU32::new(Threshold::NEVER.get()),
             rtt_micros: AtomicU32::new(0),
@@ -198,6 +201,10 @@ impl Queue {
             Some(_) => return,
         }
         self.wake_locked(state);
+    }
+
+    pub(super) fn allow_long_payloads(&self) {
+        self.long_payloads.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn request_disconnect(&self) {
@@ -348,6 +355,12 @@ impl Queue {
             state.waker = Some(waker.clone());
         }
         let answers_before = state.queued.answers.bytes;
+        let take = match take {
+            Take::UpTo { bytes, .. } if self.long_payloads.load(Ordering::Relaxed) => {
+                Take::UpTo { packets: usize::MAX, bytes }
+            }
+            take => take,
+        };
         let frames = state.take(take);
         if state.queued.answers.bytes != answers_before {
             self.publish_answers(&state);

@@ -254,4 +254,11 @@ fn a_poll_takes_what_fits_and_leaves_the_rest_in_order() {
     assert_eq!(poll(), (vec![3, 3], true));
     assert_eq!(poll(), (vec![3], false));
     assert_eq!(outbox.queued(), Queued::default());
+    outbox.allow_long_payloads();
+    for size in sizes {
+        outbox.send(Frame::binary(&vec![0; size])).unwrap();
+    }
+    assert_eq!(poll(), (vec![10, 500], true), "no more bytes than before");
+    assert_eq!((poll(), poll()), ((vec![600], true), (vec![2_000], true)));
+    assert_eq!(poll(), (vec![3, 3, 3], false));
 }

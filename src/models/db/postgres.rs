@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Config, TASKS, invalid_url};
+use crate::error::with_causes;
 use crate::{ImksError, ImksResult};
 
 /// The pool. Cloning shares it. A reference is an executor like sqlx's own pool, but never waits without a
@@ -222,7 +223,12 @@ async fn first(
             return Err(ImksError::DatabaseOpen { place: place(), source });
         }
         if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!(place = place(), error = %source, seconds = patience.as_secs(), "waiting for the database");
+            tracing::warn!(
+                place = place(),
+                error = with_causes(&source),
+                seconds = patience.as_secs(),
+                "waiting for the database"
+            );
         }
         sleep(START_PAUSE).await;
     }
@@ -248,12 +254,31 @@ fn may_be_starting(error: &Error) -> bool {
 /// # Errors
 /// [`ImksError::Config`] for a URL of another form.
 pub(super) fn check_url(url: &str) -> ImksResult<()> {
-    PgConnectOptions::from_str(url).map(drop).map_err(invalid_url)
+    PgConnectOptions::from_str(&split_unknown(url).0).map(drop).map_err(invalid_url)
+}
+
+/// Returns a URL without the parameters that the driver does not know, and their names. It would log them with their
+/// values, among which may be a password under a misspelt name.
+fn split_unknown(url: &str) -> (String, Vec<String>) {
+    let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), Vec::new()) };
+    let is_known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
+    let name = |pair: &str| {
+        form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    };
+    let (known, unknown): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| is_known(&name(pair)));
+    (
+        format!("{base}?{}", known.join("&")),
+        unknown.into_iter().map(name).filter(|name| !name.is_empty()).collect(),
+    )
 }
 
 fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
     let timeout = format!("{}ms", config.statement_timeout.as_millis());
-    let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
+    let (url, unknown) = split_unknown(url);
+    if !unknown.is_empty() {
+        tracing::warn!(names = ?unknown, "these parameters of DATABASE_URL are not known, and change nothing");
+    }
+    let mut options = PgConnectOptions::from_str(&url).map_err(invalid_url)?.options([
         ("statement_timeout", timeout.clone()),
         // A transaction of a silent connection would keep its locks until the kernel of the database server
         // gives the connection up, by default after two hours.
@@ -337,3 +362,39 @@ const GRACE: Duration = Duration::from_millis(500);
 const PROBE: Duration = Duration::from_millis(500);
 /// The idle time after which a connection is pinged before it is used.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(5);
+/// The parameters of a URL that the driver knows, beside `options[NAME]`.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_that_the_driver_does_not_know_never_gets_to_its_log() {
+        let (url, unknown) =
+            split_unknown("postgres://im@db/imks?passwd=hunter2&host=a%20b&options[jit]=on&%70ort=1&x");
+        assert_eq!(url, "postgres://im@db/imks?host=a%20b&options[jit]=on&%70ort=1");
+        assert_eq!(unknown, ["passwd", "x"]);
+        let plain = "postgres://im:hunter2@db/imks";
+        assert_eq!(split_unknown(plain), (plain.to_owned(), Vec::new()));
+    }
+}

@@ -53,6 +53,12 @@ impl Nats {
         Ok(Self { servers, credentials, prefix: prefix.into() })
     }
 
+    /// Returns host and port of each server.
+    fn place(&self) -> String {
+        let places = self.servers.iter().map(|server| format!("{}:{}", server.host(), server.port()));
+        places.collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn servers(&self) -> &[ServerAddr] {
         &self.servers
     }
@@ -83,7 +89,8 @@ impl Nats {
         // A connection that fails is replaced by the pipe.
         let options = self.options().await?.max_reconnects(1);
         let options = options.event_callback(callback(arrivals.clone(), ended.clone()));
-        let client = Box::pin(options.connect(self.servers.as_slice())).await.map_err(failed)?;
+        let client = Box::pin(options.connect(self.servers.as_slice())).await;
+        let client = client.map_err(|error| self.error(format!("{}: {}", self.place(), why(&error))))?;
         let stop = CancellationToken::new();
         Ok(NatsConnection {
             client,
@@ -104,7 +111,8 @@ impl Broker for Nats {
     }
 
     fn error(&self, why: String) -> ImksError {
-        ImksError::AdapterNats(Cause::new(why))
+        // What has ended a connection may be an error of this kind itself.
+        ImksError::AdapterNats(Cause::new(why.strip_prefix("nats: ").unwrap_or(&why).to_owned()))
     }
 
     fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
@@ -256,7 +264,14 @@ async fn receive(client: Client, mut subscriber: Subscriber, channel: Arc<str>, 
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ImksError {
-    ImksError::AdapterNats(Cause::new(error))
+    ImksError::AdapterNats(Cause::new(why(&error)))
+}
+
+/// Returns the deepest cause, which names the problem: each error around it tells it again.
+fn why(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text = causes.last().map(ToString::to_string).unwrap_or_default();
+    text.strip_prefix("nats: ").map_or_else(|| text.clone(), str::to_owned)
 }
 
 const URL_RULE: &str =

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::{Client, WithOptions};
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::{Config, Options, TcpConfig};
 use fred::types::{Builder, ConnectHandle, MessageKind, RespVersion, Value};
@@ -119,6 +120,11 @@ impl Redis {
             .build()
     }
 
+    /// Returns host and port, or those of all servers that are known.
+    fn place(&self) -> String {
+        self.config.server.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     async fn open(&self, arrivals: Arrivals) -> Result<RedisConnection, fred::error::Error> {
         let (publisher, subscriber) = (self.client(NO_MESSAGES)?, self.client(MESSAGES_MAX)?);
         let messages = subscriber.message_rx();
@@ -154,12 +160,15 @@ impl Broker for Redis {
     }
 
     fn error(&self, why: String) -> ImksError {
-        ImksError::AdapterRedis(Cause::new(why))
+        // What has ended a connection may be an error of this kind itself.
+        ImksError::AdapterRedis(Cause::new(why.strip_prefix("redis: ").unwrap_or(&why).to_owned()))
     }
 
     fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
         Box::pin(async move {
-            let connection = Box::pin(self.open(arrivals)).await.map_err(failed)?;
+            let connection = Box::pin(self.open(arrivals)).await;
+            let connection =
+                connection.map_err(|error| self.error(format!("{}: {}", self.place(), why(&error))))?;
             Ok(Arc::new(connection) as Arc<dyn Connection>)
         })
     }
@@ -295,7 +304,7 @@ impl Connection for RedisConnection {
                 ended = subscriber => ended,
             };
             match ended {
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => why(&error),
                 Ok(Ok(())) | Err(_) => "the connection was closed".into(),
             }
         })
@@ -347,7 +356,14 @@ fn bytes(value: Value) -> Bytes {
 }
 
 fn failed(error: fred::error::Error) -> ImksError {
-    ImksError::AdapterRedis(Cause::new(error))
+    ImksError::AdapterRedis(Cause::new(why(&error)))
+}
+
+/// Returns the reason in words for people: the client library tells errors of the system as they stand in programs.
+fn why(error: &fred::error::Error) -> String {
+    let details = error.details();
+    let of_system = (*error.kind() == ErrorKind::IO).then(|| details.split('"').nth(1)).flatten();
+    of_system.unwrap_or(details).to_owned()
 }
 
 /// The messages that may wait in the client library before it drops the oldest, which is counted.
@@ -360,3 +376,20 @@ const COMMANDS_MAX: usize = 16_384;
 const COMMAND_MAX: Duration = Duration::from_secs(5);
 /// The most channels in one command.
 const CHANNELS_PER_COMMAND: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_is_not_reached_is_told_with_its_place_and_in_words() {
+        let refused = fred::error::Error::from(std::io::Error::from_raw_os_error(111));
+        assert_eq!(why(&refused), "Connection refused");
+        let denied = fred::error::Error::new(ErrorKind::Auth, "WRONGPASS invalid \"password\"");
+        assert_eq!(why(&denied), "WRONGPASS invalid \"password\"");
+        let redis = Redis::new("redis://im:hunter2@cache:6380", "imks").unwrap();
+        assert_eq!(redis.place(), "cache:6380");
+        let told = crate::error::with_causes(&redis.error("redis: the connection was closed".into()));
+        assert_eq!(told, "redis: the connection was closed");
+    }
+}

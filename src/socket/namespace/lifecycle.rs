@@ -113,6 +113,9 @@ impl Namespace {
                 earlier.outbox().close(Close::Now);
                 self.remove(&earlier, DisconnectReason::Engine(CloseReason::TransportClose));
             }
+            // The stock client keeps events that come before the CONNECT reply, also when the connection is lost before the
+            // reply comes. It would then ask for them again, and get them twice.
+            socket.outbox().allow_long_payloads();
         }
         let (events, last) = accept.encode_recoverable(self.path()).map_err(NotOpened::Failed)?;
         let data = socket.socket_data().save();
