@@ -57,6 +57,8 @@ instruments! {
     BYTES_RECEIVED: Counter = "imks_bus_received_bytes_total";
     /// Messages between nodes that were dropped, by reason
     MESSAGES_DROPPED: Counter[reason: Drop] = "imks_bus_messages_dropped_total";
+    /// Broadcasts of other nodes to rooms without a member on this node
+    MESSAGES_FOR_NOBODY: Counter = "imks_bus_messages_for_nobody_total";
     /// Time from the sending of a message on another node to its arrival here, by the clocks of both
     LAG_SECONDS: Latency = "imks_bus_lag_seconds";
     /// Failed connections to the broker and failed attempts to connect, by reason

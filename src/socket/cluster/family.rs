@@ -22,9 +22,9 @@ pub(crate) trait Family: Send + Sync {
     /// Encodes a message.
     fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes>;
 
-    /// Decodes a message. Returns an error if it is too large, of another family, or of an unsupported
-    /// version.
-    fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>>;
+    /// Decodes a message. `None` if the node `own` sent it: it is not read further. Returns an error if it is too large, of
+    /// another family, or of an unsupported version.
+    fn decode<'a>(&self, bytes: &'a [u8], own: NodeId) -> ImksResult<Option<ClusterMessage<'a>>>;
 }
 
 /// The family of imks: msgpack maps, and a channel per namespace.
@@ -43,6 +43,9 @@ struct Envelope<'a> {
 #[derive(Deserialize)]
 struct Versioned {
     version: u8,
+    /// The sender, as far as this version says it.
+    #[serde(default)]
+    node: Option<NodeId>,
 }
 
 impl Family for Imks {
@@ -67,15 +70,18 @@ impl Family for Imks {
         Ok(bytes.into())
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>> {
+    fn decode<'a>(&self, bytes: &'a [u8], own: NodeId) -> ImksResult<Option<ClusterMessage<'a>>> {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(ImksError::PayloadTooLarge);
         }
-        let Versioned { version } = rmp_serde::from_slice(bytes).map_err(unreadable)?;
+        let Versioned { version, node } = rmp_serde::from_slice(bytes).map_err(unreadable)?;
         if version.abs_diff(VERSION) > 1 {
             return Err(unreadable(format!("version {version} is not ours")));
         }
-        rmp_serde::from_slice(bytes).map_err(unreadable)
+        if node == Some(own) {
+            return Ok(None);
+        }
+        rmp_serde::from_slice(bytes).map(Some).map_err(unreadable)
     }
 }
 
@@ -112,6 +118,10 @@ mod tests {
         NodeId::from_bytes([1, 2, 3, 4, 5])
     }
 
+    fn other() -> NodeId {
+        NodeId::from_bytes([9; 5])
+    }
+
     #[test]
     fn a_message_is_read_as_it_was_written_and_travels_on_the_channel_of_its_namespace() {
         let packet = encode_event("/chat", None, "hi", &One(&"there")).unwrap();
@@ -125,7 +135,8 @@ mod tests {
         assert_eq!(Imks.subscription(None), Imks.channel(&Body::Bye));
         let message = ClusterMessage { node: node(), body };
         let bytes = Imks.encode(&message).unwrap();
-        assert_eq!(Imks.decode(&bytes).unwrap(), message);
+        assert_eq!(Imks.decode(&bytes, other()).unwrap(), Some(message));
+        assert_eq!(Imks.decode(&bytes, node()).unwrap(), None, "a node does not read its own");
     }
 
     #[test]
@@ -159,23 +170,26 @@ mod tests {
         };
         for version in [VERSION - 1, VERSION, VERSION + 1] {
             let bytes = message(version);
-            let read = Imks.decode(&bytes).unwrap();
+            let read = Imks.decode(&bytes, other()).unwrap().unwrap();
             assert!(matches!(read.body, Body::Request { id: 7, namespace: "/", .. }) && read.node == node());
         }
         for version in [0, VERSION - 2, VERSION + 2, 255] {
-            assert!(Imks.decode(&message(version)).is_err());
+            assert!(Imks.decode(&message(version), other()).is_err());
         }
     }
 
     #[test]
     fn what_is_too_large_is_not_looked_at() {
-        assert!(matches!(Imks.decode(&vec![0; MESSAGE_BYTES_MAX + 1]), Err(ImksError::PayloadTooLarge)));
+        assert!(matches!(
+            Imks.decode(&vec![0; MESSAGE_BYTES_MAX + 1], other()),
+            Err(ImksError::PayloadTooLarge)
+        ));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Imks.decode(&bytes);
+            let _ = Imks.decode(&bytes, other());
         }
 
         #[test]
@@ -186,7 +200,7 @@ mod tests {
             let mut bytes = Imks.encode(&ClusterMessage { node: node(), body }).unwrap().to_vec();
             let place = at.index(bytes.len());
             bytes[place] = to;
-            let _ = Imks.decode(&bytes);
+            let _ = Imks.decode(&bytes, other());
         }
     }
 }

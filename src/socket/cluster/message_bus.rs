@@ -226,10 +226,9 @@ impl MessageBus {
         find: &Find,
         last: Option<&mut LastPlaces>,
     ) -> ImksResult<()> {
-        let ClusterMessage { node, body } = self.family.decode(message)?;
-        if node == self.node {
+        let Some(ClusterMessage { node, body }) = self.family.decode(message, self.node)? else {
             return Ok(());
-        }
+        };
         if !matches!(body, Body::Operation { .. } | Body::Bye) {
             self.members.lock().heard(node, Instant::now());
         }
@@ -239,7 +238,12 @@ impl MessageBus {
                     metrics::MESSAGES_DROPPED.of(metrics::Drop::Late).increment();
                     return Ok(());
                 }
-                return find(namespace).map_or(Ok(()), |namespace| namespace.apply(&target, &operation));
+                let Some(namespace) = find(namespace) else { return Ok(()) };
+                if matches!(operation, Operation::Broadcast { .. }) && namespace.is_for_nobody(&target) {
+                    metrics::MESSAGES_FOR_NOBODY.increment();
+                    return Ok(());
+                }
+                return namespace.apply(&target, &operation);
             }
             Body::Request { id, namespace, request } => {
                 if self.recent.lock().is_new((node, id)) {

@@ -65,6 +65,11 @@ impl Delivery {
         self.store().map(SessionStore::status)
     }
 
+    /// Whether packets go to the connected sockets and to nobody else.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+
     /// Returns the store whose log nodes share, if that is so.
     pub(crate) fn shared(&self) -> Option<&Arc<SessionStore>> {
         match self {

@@ -225,6 +225,12 @@ impl Namespace {
         }
     }
 
+    /// Whether nobody here, present or away, can get what goes to these rooms.
+    pub(crate) fn is_for_nobody(&self, target: &Target<'_>) -> bool {
+        let is_unknown = |room: &&str| !self.has_room(room) && self.socket(room).is_none();
+        self.delivery().is_plain() && !target.rooms.is_empty() && target.rooms.iter().all(is_unknown)
+    }
+
     /// Returns the sockets of this node that the target selects.
     pub(crate) fn targets(&self, target: &Target<'_>, skip: Option<&Socket>) -> Vec<Socket> {
         let mut sockets = Vec::new();

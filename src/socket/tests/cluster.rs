@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::Pipe;
+use crate::bus::metrics as bus_metrics;
 use crate::bus::sim::{SimBus, Weather};
 use crate::engine::MemoryPeer;
 use crate::node::NodeId;
@@ -270,6 +271,24 @@ async fn what_many_threads_send_at_once_arrives_on_other_nodes() {
             assert!(event.is_ok(), "{arrived} of 80");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_nobody_on_a_node_is_counted_and_not_missed_by_who_comes_later() {
+    let bus = SimBus::default();
+    let (first, second) = (node(&bus, rooms), node(&bus, rooms));
+    meet(&[&first, &second]).await;
+    let (bert, id) = join(&second).await;
+    let before = bus_metrics::MESSAGES_FOR_NOBODY.get();
+    main(&first).to("late").emit("e", &"nobody hears it").unwrap();
+    main(&first).to("late").to("later").emit("e", &"nor this").unwrap();
+    main(&first).to(id.as_str()).emit("e", &"for bert alone").unwrap();
+    assert!(text(&bert).await.contains("for bert alone"));
+    assert_eq!(bus_metrics::MESSAGES_FOR_NOBODY.get(), before + 2);
+    main(&second).socket(&id).unwrap().join("late");
+    main(&first).to("late").to("later").emit("e", &"for the room").unwrap();
+    assert!(text(&bert).await.contains("for the room"));
+    assert_eq!(bus_metrics::MESSAGES_FOR_NOBODY.get(), before + 2);
 }
 
 #[tokio::test(start_paused = true)]
