@@ -202,8 +202,9 @@ async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(mut stream: HttpStream<S
     }
 }
 
-/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host, and nobody may
-/// name two, of which a proxy reads the other one (RFC 9112 section 3.2), and only one expectation exists (RFC 9110 section 10.1.1).
+/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host, nobody
+/// may name two, of which a proxy reads the other one (RFC 9112 section 3.2), and only one expectation exists (RFC 9110
+/// section 10.1.1).
 fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
     let headers = request.headers();
     match headers.get_all(header::HOST).iter().count() {
