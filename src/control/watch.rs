@@ -77,7 +77,7 @@ pub(super) async fn watch(
     let filter = filter(&channel_ids, events)?;
     let slot = slot(&ctx)?;
     let reader = tokio::select! {
-        () = ctx.control.0.stop.cancelled() => return Err(STOPS),
+        () = ctx.control.0.stop.cancelled() => return Err(ImksError::Stopping),
         reader = Reader::open(&ctx, &cursor, filter) => reader?,
     };
     let (items, received) = mpsc::channel(1);
@@ -111,7 +111,7 @@ pub(super) async fn poll(ctx: Ctx, request: PollRequest) -> ImksResult<PollAnswe
     let filter = filter(&request.channel_ids, request.events)?;
     let _slot = slot(&ctx)?;
     let opening = tokio::select! {
-        () = ctx.control.0.stop.cancelled() => return Err(STOPS),
+        () = ctx.control.0.stop.cancelled() => return Err(ImksError::Stopping),
         opening = timeout_at(deadline, Reader::open(&ctx, &request.cursor, filter)) => opening,
     };
     let mut reader = opening.unwrap_or(Err(ImksError::Timeout("the feed was not read in time")))?;
@@ -201,7 +201,7 @@ impl Watching {
     /// Sends events until the client leaves, its key is revoked or the server stops. Returns the reason.
     async fn run(self, reader: Reader, _slot: Slot) -> ImksResult<Never> {
         tokio::select! {
-            () = self.ctx.control.0.stop.cancelled() => Err(STOPS),
+            () = self.ctx.control.0.stop.cancelled() => Err(ImksError::Stopping),
             () = self.items.closed() => Err(GONE),
             ended = self.send_all(reader) => ended,
         }
@@ -269,7 +269,6 @@ fn show(position: Option<Position>) -> String {
 }
 
 const GONE: ImksError = ImksError::Unavailable("client");
-const STOPS: ImksError = ImksError::Unavailable("server stops");
 /// The most channels that a filter names.
 const CHANNELS_MAX: usize = 1_000;
 /// The longest wait of a long poll, in seconds: shorter than a request over HTTP may take.

@@ -53,6 +53,7 @@ impl ImksError {
             Self::Overloaded { .. } | Self::SocketSendFull => Code::Overloaded,
             Self::Timeout(_) => Code::Timeout,
             Self::Unavailable(_)
+            | Self::Stopping
             | Self::TokenNotYetValid
             | Self::AdapterRedis(_)
             | Self::AdapterNats(_)

@@ -279,6 +279,9 @@ pub enum ImksError {
     /// A required service does not answer. A retry with the same nonce is safe.
     #[error("unavailable: {0}")]
     Unavailable(&'static str),
+    /// The server stops and accepts no more work. Another node does, or the server when it has started again.
+    #[error("unavailable: the server stops")]
+    Stopping,
     /// The server accepts no more work at the moment.
     #[error("overloaded")]
     Overloaded {

@@ -108,8 +108,8 @@ pub(super) fn note_answered(name: &str, sid: Option<&str>, request_id: &RequestI
 pub(super) fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
     match error.code() {
         Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
-        // A peer that asks for too much at once must not fill the log.
-        Code::Overloaded => {
+        // A peer that asks for too much at once must not fill the log, nor all those whom a stop turns away.
+        code if code == Code::Overloaded || matches!(error, ImksError::Stopping) => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
             let cause = error.source().map(tracing::field::display);
             tracing::debug!(socket_sid = sid, event = name, %request_id, %error, cause, "request failed");
@@ -150,3 +150,40 @@ struct OnlyNonce {
 
 /// Sent when a request without an ack fails.
 pub(super) const ERROR: Push<ErrorEvent> = Push::new("error");
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tracing::{Level, Subscriber};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+    use super::*;
+
+    /// The levels of what was logged.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.lock().push(*event.metadata().level());
+        }
+    }
+
+    fn levels(error: &ImksError) -> Vec<Level> {
+        let levels = Levels::default();
+        let subscriber = tracing_subscriber::registry().with(levels.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            note("message:send", None, error, &RequestId::next());
+        });
+        levels.0.lock().clone()
+    }
+
+    #[test]
+    fn who_is_refused_because_the_server_stops_is_no_warning() {
+        assert_eq!(levels(&ImksError::Stopping), [Level::DEBUG]);
+        assert_eq!(levels(&ImksError::Unavailable("database")), [Level::WARN]);
+    }
+}

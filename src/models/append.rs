@@ -156,7 +156,7 @@ impl Appender {
     /// the order of these calls.
     ///
     /// # Errors
-    /// [`ImksError::Overloaded`] when the lane is full, [`ImksError::Unavailable`] while draining. The
+    /// [`ImksError::Overloaded`] when the lane is full, [`ImksError::Stopping`] while draining. The
     /// receipt then resolves with what the mutation decided, or with [`ImksError::Unavailable`] when the
     /// outcome is unknown; a retry with the same nonce finds out.
     pub fn submit<M: Mutation>(&self, scope: Scope, mutation: M) -> ImksResult<Receipt<M::Done>> {
@@ -168,7 +168,7 @@ impl Appender {
                 metrics::APPEND_PROBLEMS.of(AppendProblem::Refused).increment();
                 (job, || ImksError::Overloaded { retry_after: RETRY_AFTER })
             }
-            Err(TrySendError::Closed(job)) => (job, || ImksError::Unavailable("shutting down")),
+            Err(TrySendError::Closed(job)) => (job, || ImksError::Stopping),
         };
         // Its span ends with this. Nobody has the receipt.
         job.mutation.fail(error());

@@ -35,7 +35,11 @@ impl OpenConnections {
     /// Closes all connections, and every one that is added later.
     pub(crate) fn close(&self) {
         self.closing.cancel();
-        self.outboxes.iter().for_each(|outbox| outbox.close(Close::Shutdown));
+        for outbox in &self.outboxes {
+            outbox.close(Close::Shutdown);
+            // One that is being closed already would not notice it.
+            outbox.0.wake();
+        }
     }
 
     /// Whether [`OpenConnections::close`] was called.

@@ -175,6 +175,25 @@ async fn whoever_has_joined_comes_in_again_when_newcomers_have_all_places_that_a
     serving.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_joined_nothing_in_time_and_does_not_poll_holds_up_no_end_of_the_server() {
+    let connect_timeout = Duration::from_secs(1);
+    let config = crate::socket::Config { connect_timeout, ..Default::default() };
+    let server = Server::builder(config).namespace("/", |_| {}).build().unwrap();
+    let engine = engine::Engine::new(engine::Config::default()).unwrap();
+    let serving = TaskTracker::new().spawn({
+        let (server, engine) = (server.clone(), engine.clone());
+        async move { server.serve(engine).await }
+    });
+    assert_eq!(request(&engine, "GET", "", "").await.0, 200);
+    tokio::time::sleep(2 * connect_timeout).await;
+    assert_eq!(server.connections(), 1, "its end waits for a poll");
+    let began = tokio::time::Instant::now();
+    server.close().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    serving.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_waiting_handler_holds_up_neither_the_next_event_nor_the_order_in_which_events_start() {
     let gate = Arc::new(Notify::new());
