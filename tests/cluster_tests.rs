@@ -25,6 +25,9 @@ mod client;
 #[path = "support/collector.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod collector;
+#[allow(dead_code, reason = "these nodes pass on no requests")]
+#[path = "../examples/conformance/contacts.rs"]
+mod contacts;
 #[path = "cluster/deployed.rs"]
 mod deployed;
 #[path = "cluster/everywhere.rs"]

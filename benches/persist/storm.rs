@@ -69,15 +69,15 @@ pub fn run(database: Database, clients: usize) -> Outcome<Storm> {
     let mut besides = start(&world, &BESIDES, &world.spread[..1], WRITERS)?;
     let all = clients + WRITERS;
     wait_for(&world, all)?;
-    let (queries, since) = (figure(&world, QUERIES)?, Instant::now());
+    let (before, since) = (queries(&world)?, Instant::now());
     std::thread::sleep(BEFORE);
-    let queries_before = (figure(&world, QUERIES)? - queries) / since.elapsed().as_secs_f64();
+    let queries_before = (queries(&world)? - before) / since.elapsed().as_secs_f64();
     let killed = Instant::now();
     world.restart()?;
     let listening = Instant::now();
     let not_back = wait_for(&world, all).err().map_or(0, |_| missing(&world, all));
     let back_after = killed.elapsed();
-    let queries_meanwhile = figure(&world, QUERIES)? / listening.elapsed().as_secs_f64();
+    let queries_meanwhile = queries(&world)? / listening.elapsed().as_secs_f64();
     let continued = figure(&world, CONTINUED)? as u64;
     let faults = finish(&mut heard)? + finish(&mut besides)?;
     Ok(Storm {
@@ -137,6 +137,12 @@ fn finish(tool: &mut Clients) -> Outcome<u64> {
     Ok(["lost", "duplicates", "out_of_order", "wrong", "failed", "refused"].into_iter().map(count).sum())
 }
 
+/// Returns how many queries and commits of messages the database has answered.
+fn queries(world: &World) -> Outcome<f64> {
+    Ok(figure(world, "imks_database_query_seconds_count")?
+        + figure(world, "imks_append_commit_seconds_count")?)
+}
+
 /// Returns the sum of the series of a metric that begin with `series`.
 fn figure(world: &World, series: &str) -> Outcome<f64> {
     let mut stream = TcpStream::connect(world.server.address)?;
@@ -150,4 +156,3 @@ fn figure(world: &World, series: &str) -> Outcome<f64> {
 
 const SIGNED_IN: &str = "imks_connects_total{outcome=\"accepted\"}";
 const CONTINUED: &str = "imks_resumes_total{outcome=\"continued\"}";
-const QUERIES: &str = "imks_database_query_seconds_count";

@@ -198,7 +198,7 @@ fn questions(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
         async move {
             let json = format!("[{},{}]", json!(&*name), or_null(event.args().json()));
             let attachments = event.args().attachments().to_vec();
-            report(event.answer(&RawArgs { json: &json, attachments: &attachments }));
+            report(event.answer_args(&RawArgs { json: &json, attachments: &attachments }));
         }
     });
 }

@@ -17,7 +17,7 @@ use crate::http::front::Served;
 use crate::http::tls::Certificates;
 use crate::models::cluster_node::{ALONE, ClusterNode, Contact};
 use crate::models::{Db, cluster_message};
-use crate::node::NodeId;
+use crate::node::{NodeId, host_name};
 use crate::secret::Secret;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::adapter::{nats, redis};
@@ -143,8 +143,9 @@ impl Neighbours {
             ClusterAdapter::Local => ALONE.to_owned(),
             adapter => format!("{} {}", adapter.show(), cluster.prefix),
         };
-        let name = config.messaging.node.clone().unwrap_or_default();
-        let own = ClusterNode { node: node.to_string(), name, adapter, contact: Contact::default() };
+        let id = node.to_string();
+        let name = config.messaging.node.clone().filter(|name| *name != id).unwrap_or_else(host_name);
+        let own = ClusterNode { node: id, name, adapter, contact: Contact::default() };
         let strangers = watch::Sender::default();
         let neighbours = Arc::new(Self { own, db: db.clone(), bus, reach, strangers });
         neighbours.look().await?;
@@ -199,7 +200,7 @@ impl Neighbours {
             reach.update(&heard);
         }
         let strangers: Vec<String> =
-            strangers.iter().map(|node| format!("{} ({})", node.name, node.adapter)).collect();
+            strangers.iter().map(|node| format!("{} {} ({})", node.name, node.node, node.adapter)).collect();
         UNHEARD_NODES.set(i64::try_from(strangers.len()).unwrap_or(i64::MAX));
         self.strangers.send_if_modified(|known| {
             let is_new = *known != strangers;

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::App;
 use crate::config::{ClusterAdapter, Config, Setting};
 use crate::models::db;
+use crate::node::host_name;
 use crate::secret::Secret;
 use crate::telemetry::logging::LogFormat;
 
@@ -20,12 +21,15 @@ impl App {
              \x20 listening  {scheme}://{address}  (Socket.IO at {path}/, polling and WebSocket)\n\
              \x20 database   {database}\n\
              \x20 core       {core}\n\
-             \x20 adapter    {adapter}\n",
+             \x20 adapter    {adapter}\n\
+             \x20 node       {node} on {host}\n",
             version = env!("CARGO_PKG_VERSION"),
             address = self.front.addr,
             path = self.config.engine.path.trim_end_matches('/'),
             database = self.db.describe(),
             adapter = self.adapter(),
+            node = self.config.messaging.node.as_deref().unwrap_or_default(),
+            host = host_name(),
         );
         if let Some(udp) = self.front.udp_addr {
             text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
@@ -61,6 +65,7 @@ impl App {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             node = self.config.messaging.node.as_deref(),
+            host = host_name(),
             address = %self.front.addr,
             webtransport = self.front.udp_addr.map(tracing::field::display),
             quic = self.front.quic_addr.map(tracing::field::display),

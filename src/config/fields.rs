@@ -355,7 +355,7 @@ settings! {
     }
     "" in config.messaging => {
         node: "IMKS_NODE" =
-            "Name of this node in `session:ready`; if not set, a random name that changes with each start";
+            "Name of this node in `session:ready` and for people; if not set, its id, which changes with each start, and for people the name of its host";
         core_recheck (recheck): "IMKS_CORE_RECHECK" =
             "How often a core without streams is asked about each session: its token, its rooms";
         edit_window: "IMKS_EDIT_WINDOW" =

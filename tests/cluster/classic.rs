@@ -1,5 +1,7 @@
 //! Clusters that imks shares with Node.js servers on one Redis, or one Redis Cluster: stock servers, emitters and clients.
 
+use imks::testing::forward::Forwarder;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::application;
@@ -21,7 +23,8 @@ async fn play_at(redis: String, prefix: String, script: &'static str, layout: &'
     let (mut nodes, mut urls) = (Vec::new(), Vec::new());
     for (name, kind) in ["one", "two", "three"].into_iter().zip(layout.split(',')) {
         if kind == "imks" {
-            let server = application::classic_server(&redis, &prefix, name).unwrap();
+            let forwarder = Forwarder::new(&tasks, &CancellationToken::new()).unwrap();
+            let server = application::classic_server(&redis, &prefix, (name, &forwarder)).unwrap();
             let (io, url) = listening(server, &tasks).await;
             nodes.push(io);
             urls.push(url);

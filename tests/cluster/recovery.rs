@@ -5,7 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use imks::http::SocketIo;
+use imks::testing::forward::Forwarder;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::application;
 use crate::broker::{Broker, BrokerProcess, Kind, free_address};
@@ -62,7 +65,8 @@ impl Drop for Node {
 async fn a_node_of_its_own() {
     let Ok(node) = std::env::var("NODE") else { return };
     let [addr, url, prefix, name] = node.split(' ').collect::<Vec<_>>()[..] else { panic!("{node}") };
-    let server = application::recovering_server(url, prefix, name).await.unwrap();
+    let forwarder = Forwarder::new(&TaskTracker::new(), &CancellationToken::new()).unwrap();
+    let server = application::recovering_server(url, prefix, (name, &forwarder)).await.unwrap();
     let engine = imks::engine::Config { node: Some(server.node()), ..Default::default() };
     let io = SocketIo::start(server, engine).unwrap();
     let mut told = signal(SignalKind::terminate()).unwrap();

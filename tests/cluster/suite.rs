@@ -3,6 +3,8 @@
 use imks::http::SocketIo;
 use imks::http::listener;
 use imks::socket::Server;
+use imks::testing::forward::Forwarder;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::application;
@@ -11,9 +13,11 @@ use crate::script::Script;
 
 /// A node of the profile; its address.
 async fn node(broker: &Broker, name: &str, recovery: bool, tasks: &TaskTracker) -> (SocketIo, String) {
+    let forwarder = Forwarder::new(tasks, &CancellationToken::new()).unwrap();
+    let node = (name, &forwarder);
     let server = match recovery {
-        true => application::recovering_server(&broker.url(), &broker.prefix, name).await.unwrap(),
-        false => application::server(&broker.url(), &broker.prefix, name).await.unwrap(),
+        true => application::recovering_server(&broker.url(), &broker.prefix, node).await.unwrap(),
+        false => application::server(&broker.url(), &broker.prefix, node).await.unwrap(),
     };
     listening(server, tasks).await
 }

@@ -9,7 +9,6 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::client::TestClient;
-use crate::http::get;
 use crate::server::{Kind, TestServer, first_channel, text};
 
 /// What a client knows of its session.
@@ -161,12 +160,17 @@ async fn quiet(kind: Kind) {
         say(&mut alice, &channel, body).await;
         assert_eq!(bob.expect("message:new").await["body"], body);
     }
+    let db = Db::connect(server.database()).await.unwrap();
     eventually("the journal stays long", async || {
-        let (_, metrics) = get(server.addr(), "/metrics").await;
-        let folded = metrics.lines().find_map(|line| line.strip_prefix("imks_resume_folded_total "));
-        folded.unwrap().parse::<u64>().unwrap() > 0
+        let folded = "SELECT MAX(folded) FROM resume_node";
+        let folded: Result<i64, _> = match &db {
+            Db::Postgres(pool) => sqlx::query_scalar(folded).fetch_one(pool).await,
+            Db::Sqlite(sqlite) => sqlx::query_scalar(folded).fetch_one(&sqlite.reader).await,
+        };
+        folded.unwrap() > 0
     })
     .await;
+    db.close().await;
     let known = Known::of(&bob);
     say(&mut alice, &channel, "three").await;
     drop(bob);

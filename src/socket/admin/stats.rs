@@ -13,12 +13,13 @@ use super::Admin;
 use crate::clock::{Micros, now_micros};
 use crate::engine::metrics::{self, Direction};
 use crate::engine::{CloseReason, Transport};
+use crate::node::host_name;
 use crate::socket::codec::parser::One;
 use crate::socket::server::server::Server;
 
 /// Sends statistics until the server stops.
 pub(super) async fn run(admin: Arc<Admin>) {
-    let (started, host) = (Instant::now(), hostname());
+    let (started, host) = (Instant::now(), host_name());
     let mut samples = Samples::new(Totals::read());
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,15 +150,6 @@ impl Samples {
 
     fn take(&mut self) -> Vec<Bucket> {
         std::mem::take(&mut self.buckets)
-    }
-}
-
-/// Returns the name of this machine or container.
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".into(),
-        name => name.into(),
     }
 }
 
