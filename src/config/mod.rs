@@ -193,21 +193,6 @@ impl Config {
                 problems.push(sentence.to_owned());
             }
         };
-        let scheme = |url: &Option<Secret>, allowed: &[&str]| {
-            url.as_ref().is_none_or(|url| allowed.iter().any(|scheme| url.expose().starts_with(scheme)))
-        };
-        check(
-            scheme(&self.database.url, &["postgres://", "postgresql://", "sqlite:"]),
-            "DATABASE_URL must start with postgres:// or sqlite:",
-        );
-        check(
-            scheme(&self.core_url, &["http://", "https://"]),
-            "IMKS_CORE_URL must start with http:// or https://",
-        );
-        check(
-            scheme(&self.cluster.redis_url, &["redis", "valkey"]),
-            "REDIS_URL must start with redis:// or rediss://",
-        );
         check(
             !self.drain.deadline.is_zero(),
             "IMKS_DRAIN_DEADLINE must be longer than 0s, or nothing that was acknowledged could be flushed",
@@ -221,6 +206,7 @@ impl Config {
             self.database.max_connections as usize > self.append.lanes,
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
+        problems.extend(self.wrong_schemes().map(str::to_owned));
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
@@ -241,6 +227,26 @@ impl Config {
             problems.push(format!("RUST_LOG (log.filter in a file) is not a log filter: {why}"));
         }
         problems
+    }
+
+    /// Returns the problems of URLs that are of another kind.
+    fn wrong_schemes(&self) -> impl Iterator<Item = &'static str> {
+        let is_of = |url: &Option<Secret>, schemes: &[&str]| {
+            url.as_ref().is_none_or(|url| schemes.iter().any(|scheme| url.expose().starts_with(scheme)))
+        };
+        let database = is_of(&self.database.url, &["postgres://", "postgresql://", "sqlite:"]);
+        let checks = [
+            (database, "DATABASE_URL must start with postgres:// or sqlite:"),
+            (
+                is_of(&self.core_url, &["http://", "https://"]),
+                "IMKS_CORE_URL must start with http:// or https://",
+            ),
+            (
+                is_of(&self.cluster.redis_url, &["redis", "valkey"]),
+                "REDIS_URL must start with redis:// or rediss://",
+            ),
+        ];
+        checks.into_iter().filter(|(is_right, _)| !is_right).map(|(_, sentence)| sentence)
     }
 
     /// Returns the problems of values that have the right form, but with which nothing could work.

@@ -239,14 +239,14 @@ impl Failures {
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
             return;
         }
-        if let Some(failures) = self.to_tell(Instant::now()) {
+        if let Some(failures) = self.count(Instant::now()) {
             tracing::warn!(%error, failures, "cannot accept connections, trying again");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
     /// Counts a failure, and returns how many are to be told now: they last, and the log is for people.
-    fn to_tell(&mut self, now: Instant) -> Option<u64> {
+    fn count(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         if self.told.is_some_and(|told| now.duration_since(told) < ACCEPT_REPORT) {
             return None;
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn a_lack_of_file_descriptors_is_told_once_in_ten_seconds_with_a_count() {
         let (mut failures, start) = (Failures::default(), Instant::now());
-        let told = (0..401).filter_map(|n| failures.to_tell(start + n * ACCEPT_PAUSE));
+        let told = (0..401).filter_map(|n| failures.count(start + n * ACCEPT_PAUSE));
         assert_eq!(told.collect::<Vec<_>>(), [1, 200, 200]);
     }
 

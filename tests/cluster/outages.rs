@@ -16,8 +16,8 @@ use crate::proxy::Line;
 use crate::serve::Cluster;
 use crate::server::first_channel;
 
-/// The clients of all nodes together: as many as a debug build serves on two processors that others use too.
-const CLIENTS: usize = 60;
+/// The clients of all nodes together.
+const CLIENTS: usize = 200;
 /// How many of them write.
 const WRITERS: usize = 12;
 /// The pause between two messages of a writer. What is missed in the longest fault is still healed by events.

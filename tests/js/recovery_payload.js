@@ -2,7 +2,7 @@
 // before the reply, so one that loses the second of two payloads would get those of the first one twice.
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
-import { PATIENCE_MS, env } from "./client.js";
+import { PATIENCE_MS, env, tell } from "./client.js";
 
 const MISSED = 40;
 const at = (sid) => `${env("URL")}/socket.io/?EIO=4&transport=polling${sid ? `&sid=${sid}` : ""}`;
@@ -31,3 +31,4 @@ const payload = await poll(second);
 assert.equal(payload.length, MISSED + 1);
 payload.slice(0, -1).forEach((packet, number) => assert.equal(JSON.parse(packet.slice(2))[1], number));
 assert.equal(JSON.parse(payload.at(-1).slice(2)).pid, pid);
+tell({ done: true });
