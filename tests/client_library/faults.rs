@@ -59,14 +59,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_whatever_the_network_does(kind:
             Fault::BlackHole => relay.lose(true),
         }
         if !matches!(fault, Fault::Lag) {
-            until(|| {
-                // On a busy machine the client may have been away when it was cut off.
-                if matches!(fault, Fault::Cut) {
-                    relay.cut();
-                }
-                client.stats().disconnects > before.disconnects
-            })
-            .await;
+            until(|| is_noticed(fault, &relay, &client, before.disconnects)).await;
         }
         relay.lose(false);
         let sent = client.stats().messages_sent;
@@ -83,6 +76,14 @@ async fn nothing_acknowledged_is_lost_or_doubled_whatever_the_network_does(kind:
     let heard = heard.lock();
     assert!(heard.len() > 10 && heard.windows(2).all(|pair| pair[0] < pair[1]), "{heard:?}");
     assert_order(&told.lock());
+}
+
+/// Whether a client has lost its connection once more. On a busy machine it may have been away when it was cut off.
+fn is_noticed(fault: Fault, relay: &Relay, client: &Client, before: u64) -> bool {
+    if matches!(fault, Fault::Cut) {
+        relay.cut();
+    }
+    client.stats().disconnects > before
 }
 
 fn patient(relay: &Relay, via: Via, told: &Arc<Mutex<Vec<ClientEvent>>>) -> Client {
