@@ -159,7 +159,7 @@ impl Resume {
     /// has.
     ///
     /// # Errors
-    /// [`ImksError::Database`].
+    /// [`crate::ImksError::Database`].
     pub(in crate::messaging) async fn find(
         &self,
         payload: &ConnectPayload,
@@ -178,7 +178,7 @@ impl Resume {
     /// Returns the events after these places, of a client that may read them. `None` if that is too much.
     ///
     /// # Errors
-    /// [`ImksError::Database`].
+    /// [`crate::ImksError::Database`].
     pub(in crate::messaging) async fn replay(&self, behind: Behind) -> ImksResult<Option<Replay>> {
         let Some(inner) = &self.0 else { return Ok(None) };
         if behind.cursors.is_empty() {
@@ -196,7 +196,7 @@ impl Resume {
     /// Begins a session that can continue.
     ///
     /// # Errors
-    /// [`ImksError::Randomness`].
+    /// [`crate::ImksError::Randomness`].
     pub(in crate::messaging) fn begin(
         &self,
         socket: &Socket,
@@ -214,7 +214,7 @@ impl Resume {
     /// Continues a session. `None` if somebody else was faster.
     ///
     /// # Errors
-    /// [`ImksError::Database`].
+    /// [`crate::ImksError::Database`].
     pub(in crate::messaging) async fn take(
         &self,
         socket: &Socket,
