@@ -462,6 +462,8 @@ settings! {
         format: "IMKS_LOG_FORMAT" = "`pretty` for people, `json` for machines";
     }
     "otlp." in config.otlp => {
+        disabled: "OTEL_SDK_DISABLED" = "Whether nothing is exported, whatever else is set";
+        protocol: "OTEL_EXPORTER_OTLP_PROTOCOL" = "How collectors are spoken to: `grpc`; the other protocols of OTLP are not there";
         endpoint: "OTEL_EXPORTER_OTLP_ENDPOINT" =
             "OTLP collector (gRPC) that gets metrics, and traces with `OTEL_TRACES_EXPORTER=otlp`, for example \
              `http://collector:4317`; if not set, none";

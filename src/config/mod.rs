@@ -414,6 +414,7 @@ mod tests {
             ("IMKS_WS_HEARTBEAT_INTERVAL", "30"),
             ("IMKS_WS_READ_TIMEOUT", "60s"),
             ("IMKS_LISTEN_FILE", "/run/listen"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
             ("RUST_LOG", "verbose"),
             ("IMKS_ATTACHMENTS_ADDRESS_LIFETIME", "30h"),
             ("IMKS_ATTACHMENTS_SIZE", "0"),

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::socket::Parser;
 use crate::socket::rate_limit::Rate;
 use crate::telemetry::logging::LogFormat;
-use crate::telemetry::otlp::{Millis, Ratio, Sampler, Traces};
+use crate::telemetry::otlp::{Millis, Protocol, Ratio, Sampler, Traces};
 
 /// A type of configuration values. `parse` reads what `show` returns, except for secrets, which `show`
 /// redacts.
@@ -278,6 +278,7 @@ pub(super) use words;
 const ANY_ORIGIN: &str = "*";
 
 words!(LogFormat { "pretty" => Pretty, "json" => Json });
+words!(Protocol { "grpc" => Grpc });
 words!(Traces { "none" => Off, "otlp" => Otlp });
 words!(Sampler {
     "always_on" => AlwaysOn,

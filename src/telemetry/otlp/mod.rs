@@ -29,6 +29,10 @@ use crate::{ImksError, ImksResult};
 /// The settings of the export. The names are those of the OpenTelemetry specification.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whether nothing is exported, whatever else is set.
+    pub disabled: bool,
+    /// How collectors are spoken to.
+    pub protocol: Protocol,
     /// The collector of all signals. Without any collector, nothing is exported.
     pub endpoint: Option<Secret>,
     /// The collector of metrics, if it is a different one.
@@ -55,6 +59,13 @@ pub struct Config {
     pub traces_delay: Millis,
     /// The most ended spans that wait for the exporter.
     pub traces_queue: usize,
+}
+
+/// How collectors are spoken to. Collectors that listen for the other forms of OTLP listen for this one too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP over gRPC.
+    Grpc,
 }
 
 /// Whether traces are exported.
@@ -90,6 +101,8 @@ pub struct Ratio(pub f64);
 impl Default for Config {
     fn default() -> Self {
         Self {
+            disabled: false,
+            protocol: Protocol::Grpc,
             endpoint: None,
             metrics_endpoint: None,
             traces_endpoint: None,
@@ -120,7 +133,7 @@ impl Config {
         for url in [&self.endpoint, &self.metrics_endpoint, &self.traces_endpoint].into_iter().flatten() {
             endpoint(url, self)?;
         }
-        if self.traces == Traces::Otlp && self.collector_of_traces().is_none() {
+        if self.traces == Traces::Otlp && !self.disabled && self.collector_of_traces().is_none() {
             return Err(ImksError::Config(TRACES_NOWHERE.into()));
         }
         if self.traces_queue == 0 || self.traces_queue > QUEUE_MAX {
@@ -132,8 +145,12 @@ impl Config {
         headers(self.headers.as_ref()).map(drop)
     }
 
+    fn collector_of_metrics(&self) -> Option<&Secret> {
+        self.metrics_endpoint.as_ref().or(self.endpoint.as_ref()).filter(|_| !self.disabled)
+    }
+
     fn collector_of_traces(&self) -> Option<&Secret> {
-        self.traces_endpoint.as_ref().or(self.endpoint.as_ref())
+        self.traces_endpoint.as_ref().or(self.endpoint.as_ref()).filter(|_| !self.disabled)
     }
 
     /// Returns which requests are traced.
@@ -179,7 +196,7 @@ impl Exporter {
         keep: Keep,
     ) -> ImksResult<(Option<Self>, Option<Tracer>)> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        if let Some(url) = config.metrics_endpoint.as_ref().or(config.endpoint.as_ref()) {
+        if let Some(url) = config.collector_of_metrics() {
             let push = Push {
                 client: MetricsServiceClient::new(endpoint(url, config)?.connect_lazy()),
                 headers: headers(config.headers.as_ref())?,
@@ -419,6 +436,9 @@ mod tests {
             assert_eq!(Exporter::start(&config, NODE, &[], once).unwrap().1.is_some(), is_on, "{config:?}");
         }
         assert!(Config { endpoint: None, ..traced.clone() }.validate().is_err());
+        let disabled = Config { disabled: true, ..traced.clone() };
+        let (exporter, tracer) = Exporter::start(&disabled, NODE, &[], once).unwrap();
+        assert!(exporter.is_none() && tracer.is_none() && disabled.validate().is_ok());
         assert!(Config { traces_queue: 0, ..traced.clone() }.validate().is_err());
         assert!(traced.validate().is_ok());
     }
