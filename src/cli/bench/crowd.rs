@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{advice, failed};
@@ -52,6 +53,8 @@ pub(in crate::cli) struct Fate {
     renewals: AtomicU64,
     /// Whether it was lost, and the namespace was not joined again yet.
     is_away: AtomicBool,
+    /// The namespace was joined.
+    joined: Notify,
 }
 
 /// The counts of all connections of a run.
@@ -169,11 +172,32 @@ impl Member {
     pub(in crate::cli) fn renewals(&self) -> u64 {
         self.fate.renewals.load(Ordering::SeqCst)
     }
+
+    /// Closes the connection. One that was lost may come back before `end`: what became of it belongs into the report.
+    pub(in crate::cli) async fn leave(&self, end: Instant) {
+        self.fate.returned(end).await;
+        self.client.close().await;
+    }
 }
 
 impl Fate {
     fn was_cut(&self, losses: u64) -> bool {
         self.losses.load(Ordering::SeqCst) != losses || self.is_away.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the client is not away, at the longest until `end`.
+    pub(in crate::cli) async fn returned(&self, end: Instant) {
+        let returned = async {
+            loop {
+                let joined = self.joined.notified();
+                if !self.is_away.load(Ordering::SeqCst) {
+                    return;
+                }
+                joined.await;
+            }
+        };
+        // Whoever does not come back is counted as lost only.
+        let _ = timeout_at(end, returned).await;
     }
 }
 
@@ -245,18 +269,25 @@ impl Links {
                 }
             }
             ClientEvent::Joined { recovered, .. } => {
-                fate.is_away.store(false, Ordering::SeqCst);
-                let mut counts = self.0.lock();
-                counts.joined += 1;
-                let Some(lost_at) = lost_at.take() else { return };
-                counts.away.record(lost_at.elapsed());
-                if !*recovered {
-                    fate.renewals.fetch_add(1, Ordering::SeqCst);
+                self.0.lock().joined += 1;
+                if let Some(lost_at) = lost_at.take() {
+                    self.came_back(lost_at, *recovered, fate);
                 }
-                let back = if *recovered { &mut counts.recovered } else { &mut counts.renewed };
-                *back += 1;
+                fate.is_away.store(false, Ordering::SeqCst);
+                fate.joined.notify_waiters();
             }
             _ => {}
+        }
+    }
+
+    fn came_back(&self, lost_at: Instant, recovered: bool, fate: &Fate) {
+        let mut counts = self.0.lock();
+        counts.away.record(lost_at.elapsed());
+        if recovered {
+            counts.recovered += 1;
+        } else {
+            counts.renewed += 1;
+            fate.renewals.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
@@ -299,6 +330,27 @@ mod tests {
         assert_eq!(connections.recovered_share, Some(0.75));
         assert!(connections.away_ms.is_some());
         assert_eq!(Links::default().connections(0).recovered_share, None, "nobody was away");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_who_is_away_but_not_for_ever() {
+        let (links, mut lost_at, fate) = (Links::default(), None, Fate::default());
+        let start = Instant::now();
+        fate.returned(start + Duration::from_secs(10)).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "it is there");
+        links.note(
+            &ClientEvent::Disconnected { reason: DisconnectReason::TransportClosed },
+            &mut lost_at,
+            &fate,
+        );
+        fate.returned(start + Duration::from_secs(10)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(10), "it does not come back");
+        let back = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            links.note(&joined(true), &mut lost_at, &fate);
+        };
+        tokio::join!(fate.returned(start + Duration::from_secs(20)), back);
+        assert_eq!((start.elapsed(), links.away()), (Duration::from_secs(11), 0), "it has come back");
     }
 
     #[test]

@@ -101,7 +101,7 @@ async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), sta
             () = run.stop.cancelled(), if may_send => {}
         }
     }
-    member.client.close().await;
+    member.leave(Instant::now() + run.plan.patience).await;
     answers
 }
 

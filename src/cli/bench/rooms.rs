@@ -147,8 +147,9 @@ async fn speak(
     }
     // What comes twice comes soon after: a client that is gone would not see it.
     sleep(SETTLE).await;
+    let end = Instant::now() + run.plan.patience;
     for member in inside.iter() {
-        member.client.close().await;
+        member.leave(end).await;
     }
 }
 

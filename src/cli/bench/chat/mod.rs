@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use self::ledger::{Ledger, Verdict};
 use self::people::{Conversation, Measure, Person};
+use super::crowd::Fate;
 use super::histogram::Histogram;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
@@ -26,7 +27,8 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     let count = run.plan.clients;
     let conversation = Conversation::new(count, count)?;
     let deliveries = Arc::new(Deliveries::default());
-    let people = Box::pin(enter(run, &conversation, channel, &deliveries)).await?;
+    let (people, fates): (Vec<_>, Vec<_>) =
+        Box::pin(enter(run, &conversation, channel, &deliveries)).await?.into_iter().unzip();
     run.progress.line(&counted(count as u64, "person has joined", "people have joined"));
     let Some(before) = people.iter().map(|person| person.last_seq).max() else {
         return Ok(Outcome::default());
@@ -44,6 +46,12 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
         .collect();
     for task in writing {
         task.await.map_err(|error| ImksError::Task(Cause::new(error)))??;
+    }
+    // Nothing more is sent, and nobody is cut off any more.
+    run.stop.cancel();
+    let end = Instant::now() + run.plan.patience;
+    for fate in &fates {
+        fate.returned(end).await;
     }
     run.progress.line("reading the history back");
     let Some(reader) = people.first() else { return Ok(Outcome::default()) };
@@ -84,15 +92,15 @@ async fn enter(
     conversation: &Conversation,
     channel: Option<&str>,
     deliveries: &Arc<Deliveries>,
-) -> ImksResult<Vec<Person>> {
+) -> ImksResult<Vec<(Person, Arc<Fate>)>> {
     let one = |index| async move {
         let deliveries = deliveries.clone();
         let on_delivery: Measure = Arc::new(move |_, took| deliveries.note(took));
         let begun = Instant::now();
-        let (builder, _) = run.crowd.builder(index);
+        let (builder, fate) = run.crowd.builder(index);
         let person = conversation.enter(builder, index, channel, on_delivery).await?;
         run.crowd.links.connected(begun.elapsed());
-        Ok(person)
+        Ok((person, fate))
     };
     stream::iter(0..run.plan.clients).map(one).buffered(ENTERING_MAX).try_collect().await
 }

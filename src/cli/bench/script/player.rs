@@ -94,10 +94,13 @@ pub(in crate::cli::bench) async fn run(run: &Arc<Run>, script: &Arc<Script>) -> 
         phases.push(scene.end(&phase.name));
     }
     let mut sum = Found::default();
+    // Nothing more is sent, and nobody is cut off any more.
+    run.stop.cancel();
+    let end = Instant::now() + run.plan.patience;
     for player in &players {
         let found = player.state.lock().found;
         (sum.lost, sum.unsure) = (sum.lost + found.lost, sum.unsure + found.unsure);
-        player.member.client.close().await;
+        player.member.leave(end).await;
     }
     let faults = Faults { lost: Some(sum.lost), unsure: Some(sum.unsure), ..Faults::default() };
     let mut notes = vec![UNSEEN.into()];
