@@ -108,7 +108,7 @@ impl ComingBack {
         memberships: &[&Membership],
         states: &ChannelStates,
     ) -> ImksResult<bool> {
-        let Some(found) = &self.found else { return Ok(true) };
+        let Some(found) = &mut self.found else { return Ok(true) };
         let mut now: HashMap<Uuid, Place> = self.others.iter().map(|it| (it.channel_id, place(it))).collect();
         now.extend(memberships.iter().map(|it| (it.channel_id, place_in(states, it.channel_id))));
         let Some(behind) = found.behind(&now) else { return Ok(refused()) };

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::client::TestClient;
+use crate::machine::{Machine, World};
 use crate::server::{Kind, TestServer, first_channel, text};
 
 /// What a client knows of its session.
@@ -228,4 +229,39 @@ async fn where_the_database_has_lost_its_unlogged_tables_clients_get_new_session
     assert!(is_recovered);
     assert_eq!(bodies(&mut bob).await, ["later"]);
     server.stop().await;
+}
+
+/// A client of a server in a process of its own that comes back, and continues its session.
+async fn continued(machine: &Machine, token: &str, known: &Known) -> TestClient {
+    let mut client = TestClient::open(machine.address).await;
+    client.join(known.auth(token)).await.unwrap();
+    client.ready = client.expect("session:ready").await;
+    assert_eq!(client.ready["resumed"], true);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_got_messages_until_the_server_was_killed_continues_each_time() {
+    let world = World::new();
+    let [alice, bob] = ["alice", "bob"].map(|name| world.token(name, "1h"));
+    let mut machine = world.serve_by(&["sh"], "");
+    let first = TestClient::connect(machine.address, &bob).await;
+    let channel = first_channel(&first);
+    // Whoever has come back is stored.
+    let mut listener = continued(&machine, &bob, &Known::of(&first)).await;
+    for round in 0..5 {
+        let mut alice = TestClient::connect(machine.address, &alice).await;
+        for n in 0..30 {
+            let body = format!("{round}.{n}");
+            say(&mut alice, &channel, &body).await;
+            assert_eq!(listener.expect("message:new").await["body"], body);
+        }
+        for n in 30..33 {
+            say(&mut alice, &channel, &format!("{round}.{n}")).await;
+        }
+        machine.kill();
+        machine = world.serve_by(&["sh"], "");
+        listener = continued(&machine, &bob, &Known::of(&listener)).await;
+        assert_eq!(bodies(&mut listener).await, [30, 31, 32].map(|n| format!("{round}.{n}")));
+    }
 }

@@ -27,8 +27,9 @@ pub(super) struct History {
 pub(super) enum Known {
     /// How far it has come in each channel that its session follows.
     Has(HashMap<Uuid, Place>),
-    /// Nothing yet: its node has not stored that part of the journal, or never will.
-    NotYet,
+    /// Nothing for sure yet: its node has not stored that part of the journal, or never will. If the event itself is in that
+    /// part, how far it had come in each channel before: what came between that and the event is not known.
+    NotYet(Option<HashMap<Uuid, Place>>),
     /// Nothing: the offset is too old, of another session, or of two events that came at the same time.
     Nothing,
 }
@@ -66,26 +67,32 @@ impl History {
             return Known::Nothing;
         }
         if number > self.upto {
-            return Known::NotYet;
+            // Whatever is stored and had not ended when it began may be of the same time.
+            let before = self.places(record, (number, u64::MAX), lasts);
+            return before.map_or(Known::Nothing, |before| Known::NotYet(Some(before)));
         }
-        let end = match self.find(number) {
-            Some(event) if event.ended > self.upto => return Known::NotYet,
-            Some(event) => event.ended,
-            None if number <= self.folded => match lasts.values().find(|last| last.began == number) {
-                Some(event) if event.ended > self.upto => return Known::NotYet,
-                Some(event) => event.ended,
-                None => return Known::Nothing,
-            },
-            None => return Known::Nothing,
-        };
-        let mut has = HashMap::new();
-        for (channel, from, _) in record.followed() {
-            match self.place(channel, (number, end), lasts.get(&channel)) {
-                Some(place) => drop(has.insert(channel, place.map_or(from, |place| from.later(place)))),
-                None => return Known::Nothing,
+        let folded = || lasts.values().find(|last| last.began == number && number <= self.folded);
+        match self.find(number).or_else(folded) {
+            Some(event) if event.ended > self.upto => Known::NotYet(None),
+            Some(event) => {
+                self.places(record, (number, event.ended), lasts).map_or(Known::Nothing, Known::Has)
             }
+            None => Known::Nothing,
         }
-        Known::Has(has)
+    }
+
+    /// Returns how far the client of a session has come in each channel. `None` if that is not known for one.
+    fn places(
+        &self,
+        record: &Record,
+        event: (u64, u64),
+        lasts: &HashMap<Uuid, Delivery>,
+    ) -> Option<HashMap<Uuid, Place>> {
+        let followed = record.followed().map(|(channel, from, _)| {
+            let place = self.place(channel, event, lasts.get(&channel))?;
+            Some((channel, place.map_or(from, |place| from.later(place))))
+        });
+        followed.collect()
     }
 
     /// Returns up to which number deliveries are known.
@@ -130,6 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::journal::{Journal, Mark};
+    use super::super::offset::Hint;
     use super::super::record::Standing;
     use super::*;
 
@@ -169,7 +177,8 @@ mod tests {
         assert_eq!(history.of(&record, 6, &none), has(&[(1, 6), (2, 8), (3, 9)]));
         assert_eq!(history.of(&record, 0, &none), Known::Nothing, "of an earlier session");
         assert_eq!(history.of(&record, 5, &none), Known::Nothing, "no event has it");
-        assert_eq!(history.of(&record, 8, &none), Known::NotYet);
+        let Known::Has(before) = has(&[(1, 6), (2, 8), (3, 9)]) else { unreachable!() };
+        assert_eq!(history.of(&record, 8, &none), Known::NotYet(Some(before)), "and what came since");
     }
 
     #[test]
@@ -283,6 +292,28 @@ mod tests {
         (history, lasts, inboxes)
     }
 
+    /// Returns what is known of a client that got this, where the channels are as far as anybody has got them.
+    fn known(
+        history: &History,
+        session: &Record,
+        number: u64,
+        (lasts, got, inboxes): (&HashMap<Uuid, Delivery>, &[(u8, Place, u64)], &[Inbox]),
+    ) -> Option<HashMap<Uuid, Place>> {
+        let mut before = match history.of(session, number, lasts) {
+            Known::Has(has) => return Some(has),
+            Known::NotYet(before) => before?,
+            Known::Nothing => return None,
+        };
+        let mut now = before.clone();
+        for (n, at, _) in inboxes.iter().flatten() {
+            now.entry(channel(*n)).and_modify(|now| *now = now.later(*at));
+        }
+        let (n, at, _) = got.last()?;
+        let (channel, place) = Hint::new(channel(*n), *at).find(&before, &now)?;
+        before.insert(channel, place);
+        Some(before)
+    }
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             24 => (0..3_u8).prop_map(Step::Deliver),
@@ -307,13 +338,25 @@ mod tests {
                 let got = &inbox[..inbox.len().min(cut)];
                 let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
                 let offset = got.last().map_or(2, |(.., number)| *number);
-                if let Known::Has(places) = history.of(&session, offset, &lasts) {
+                if let Some(places) = known(&history, &session, offset, (&lasts, got, &inboxes)) {
                     for n in channels {
                         let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
                         prop_assert_eq!(places[&channel(*n)].seq, last);
                     }
                 }
             }
+        }
+
+        #[test]
+        fn a_client_of_one_channel_is_known_whatever_its_node_did_not_live_to_store(
+            steps in proptest::collection::vec(prop_oneof![8 => Just(Step::Deliver(0)), 1 => Just(Step::Store)], 0..60),
+            cut in 0..20_usize,
+        ) {
+            let (history, lasts, inboxes) = run(&steps, &[vec![0]]);
+            let got = &inboxes[0][..inboxes[0].len().min(cut)];
+            let offset = got.last().map_or(2, |(.., number)| *number);
+            let places = known(&history, &record(2, &[(0, 0)]), offset, (&lasts, got, &inboxes));
+            prop_assert_eq!(places.unwrap()[&channel(0)], got.last().map_or(Place::default(), |(_, at, _)| *at));
         }
 
         #[test]

@@ -9,7 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::offset::NUMBER_MAX;
 use super::varint;
+use crate::socket::stamped::Offset;
 
 /// The delivery of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,11 @@ pub(super) struct Mark {
 }
 
 impl Mark {
+    /// Returns the offset of a moment.
+    pub(super) fn offset(self) -> Offset {
+        Offset { epoch: self.epoch, number: self.number }
+    }
+
     /// Returns the mark before a moment. A client that has it got a part of what a session that continues begins with.
     pub(super) fn before(self) -> Self {
         Self { number: self.number - 1, ..self }
@@ -100,7 +107,7 @@ impl Journal {
     /// Notes that the delivery of an event begins.
     pub(super) fn begin(&self, channel: Uuid, at: Place) -> Mark {
         let mut state = self.0.lock();
-        if state.deliveries.len() >= DELIVERIES_MAX {
+        if state.deliveries.len() >= DELIVERIES_MAX || state.clock >= NUMBER_MAX {
             state.start_over();
         }
         state.clock += 1;
@@ -110,11 +117,11 @@ impl Journal {
         Mark { epoch: state.epoch, number: began }
     }
 
-    /// Notes that the event is in the outboxes of all its receivers.
-    pub(super) fn end(&self, mark: Mark) {
+    /// Notes that the event is in the outboxes of all its receivers. Returns whether it is the only one that is not stored.
+    pub(super) fn end(&self, mark: Mark) -> bool {
         let mut state = self.0.lock();
         if state.epoch != mark.epoch {
-            return;
+            return false;
         }
         state.clock += 1;
         let ended = state.clock;
@@ -123,11 +130,15 @@ impl Journal {
             delivery.ended = ended;
             state.open -= 1;
         }
+        state.deliveries.len() == 1
     }
 
     /// Returns a moment between deliveries. The number before it is of nothing else: see [`Mark::before`].
     pub(super) fn moment(&self) -> Mark {
         let mut state = self.0.lock();
+        if state.clock >= NUMBER_MAX - 1 {
+            state.start_over();
+        }
         state.clock += 2;
         Mark { epoch: state.epoch, number: state.clock }
     }
@@ -153,6 +164,7 @@ impl State {
     /// Begins another journal. Nobody knows later offsets of the former one then.
     fn start_over(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.clock = 0;
         self.deliveries.clear();
         self.open = 0;
     }

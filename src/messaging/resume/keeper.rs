@@ -50,14 +50,18 @@ impl Resume {
         let Some(inner) = &self.0 else { return };
         let mut ticks = interval(STORE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        let (mut sweep_at, mut stored_at) = (Instant::now() + SWEEP_EVERY, Instant::now());
         loop {
             let stopped = tokio::select! {
                 () = stop.cancelled() => true,
                 _ = ticks.tick() => false,
                 () = inner.hurry.notified() => false,
+                // What comes after a rest is stored at once, the rest of a burst together.
+                () = inner.news.notified(), if stored_at.elapsed() >= STORE_EVERY => false,
             };
             inner.store().await;
+            stored_at = Instant::now();
+            ticks.reset();
             if stopped {
                 return;
             }

@@ -5,6 +5,7 @@
 //! journal    what this node has delivered, and in which order (pure)
 //! record     a session: its channels, and where it began in each (pure)
 //! history    what a client has that knows an offset (pure)
+//! offset     what an offset says by itself (pure)
 //! sessions   the sessions of this node, and what is to be stored of them
 //! keeper     stores both in the background, and forgets them in time
 //! returning  a client comes back: what it has, what it missed, and who may continue
@@ -14,6 +15,7 @@
 mod history;
 mod journal;
 mod keeper;
+mod offset;
 mod record;
 mod returning;
 mod sessions;
@@ -34,6 +36,7 @@ use uuid::Uuid;
 pub(super) use self::journal::Place;
 use self::journal::{Journal, Mark};
 use self::keeper::Writer;
+use self::offset::Hint;
 use self::returning::Histories;
 pub(super) use self::returning::{Beginning, Facts, Found, Replay};
 use self::sessions::Sessions;
@@ -88,11 +91,13 @@ struct Inner {
     stored: watch::Sender<u64>,
     /// Notified when somebody waits for that.
     hurry: Notify,
+    /// Notified when something has happened after everything was stored.
+    news: Notify,
 }
 
 /// The delivery of an event, under way.
 #[must_use]
-pub(super) struct Delivering<'a>(Option<(&'a Inner, Mark, Subject)>);
+pub(super) struct Delivering<'a>(Option<(&'a Inner, Mark, Stamp)>);
 
 impl Resume {
     /// Creates the sessions of a node.
@@ -119,6 +124,7 @@ impl Resume {
             begun: AtomicU64::new(0),
             stored: watch::Sender::new(0),
             hurry: Notify::new(),
+            news: Notify::new(),
         }))))
     }
 
@@ -126,8 +132,10 @@ impl Resume {
     pub(super) fn delivering(&self, channel: Uuid, at: Place) -> Delivering<'_> {
         let inner = self.0.as_deref().filter(|inner| inner.is_used.load(Ordering::Acquire));
         Delivering(inner.map(|inner| {
+            let mark = inner.journal.begin(channel, at);
+            let number = offset::join(mark.number, Some(Hint::new(channel, at)));
             let subject = Subject { of: channel.as_u128(), place: at.number() };
-            (inner, inner.journal.begin(channel, at), subject)
+            (inner, mark, Stamp { offset: Offset { epoch: mark.epoch, number }, subject })
         }))
     }
 
@@ -187,15 +195,16 @@ pub(super) struct Moment(Mark);
 impl Delivering<'_> {
     /// Returns what the event carries to clients that keep offsets.
     pub(super) fn stamp(&self) -> Option<Stamp> {
-        let (_, mark, subject) = self.0.as_ref()?;
-        Some(Stamp { offset: offset(*mark), subject: *subject })
+        self.0.as_ref().map(|(_, _, stamp)| *stamp)
     }
 }
 
 impl Drop for Delivering<'_> {
     fn drop(&mut self) {
-        if let Some((inner, mark, _)) = self.0.take() {
-            inner.journal.end(mark);
+        if let Some((inner, mark, _)) = self.0.take()
+            && inner.journal.end(mark)
+        {
+            inner.news.notify_one();
         }
     }
 }
@@ -216,11 +225,6 @@ impl Inner {
             _ => Err(ImksError::Timeout("sessions were not stored in time")),
         }
     }
-}
-
-/// Returns the offset of a mark.
-fn offset(mark: Mark) -> Offset {
-    Offset { epoch: mark.epoch, number: mark.number }
 }
 
 /// What clients are called whose handlers take the arguments of an event one by one, and fail if there is one more: they know

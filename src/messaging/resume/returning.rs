@@ -15,10 +15,11 @@ use uuid::Uuid;
 use super::history::{History, Known};
 use super::journal::Mark;
 use super::keeper::read_part;
+use super::offset::{self, Hint};
 use super::record::{Former, Record, Standing};
 use super::sessions::{Key, Resumable};
 use super::together::{Behind, Lasts, Missed};
-use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume, offset};
+use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume};
 use crate::ImksResult;
 use crate::auth::{Identity, Membership};
 use crate::clock::micros;
@@ -42,6 +43,8 @@ pub(in crate::messaging) struct Found {
     /// The number of the offset that the client has.
     number: u64,
     has: Places,
+    /// The last event that the client has got, if its node did not live to store the delivery. It has events beyond `has` then.
+    beyond: Option<Hint>,
     /// The room for it among those that come back.
     _room: OwnedSemaphorePermit,
 }
@@ -138,8 +141,13 @@ impl Found {
         is_known && user_rev <= self.record.user_rev
     }
 
-    /// Returns what the client misses of channels that are at these places now. `None` if it has more than there is.
-    pub(in crate::messaging) fn behind(&self, now: &Places) -> Option<Vec<Cursor>> {
+    /// Returns what the client misses of channels that are at these places now. `None` if it has more than there is, or
+    /// nobody knows what it has.
+    pub(in crate::messaging) fn behind(&mut self, now: &Places) -> Option<Vec<Cursor>> {
+        if let Some(hint) = self.beyond.take() {
+            let (channel, place) = hint.find(&self.has, now)?;
+            self.has.insert(channel, place);
+        }
         let mut behind = Vec::new();
         for (channel_id, now) in now {
             let Some(Place { seq, rev }) = self.has.get(channel_id).copied() else { continue };
@@ -284,7 +292,7 @@ impl Beginning<'_> {
 
 /// Returns a session that began at a moment and covers nothing.
 fn session(pid: Box<str>, Moment(mark): Moment) -> Session {
-    let (offset, in_part) = (offset(mark).text(), offset(mark.before()).text());
+    let (offset, in_part) = (mark.offset().text(), mark.before().offset().text());
     Session { pid, offset, in_part, covered: HashMap::new(), late: HashMap::new() }
 }
 
@@ -335,21 +343,33 @@ impl Inner {
         };
         let generation = found.generation;
         let Some(record) = record_of(found, offset) else { return Ok(Err(Resumed::UnknownOffset)) };
+        let Some((has, beyond)) = self.what_it_has_got(&record, offset).await? else {
+            return Ok(Err(Resumed::UnknownOffset));
+        };
+        let (pid, number) = (returning.pid.into(), offset.number);
+        Ok(Ok(Found { pid, key, generation, record, number, has, beyond, _room: room }))
+    }
+
+    /// Returns what the client of a session has that knows this offset, and the event beyond that if its node did not live to
+    /// store the delivery. `None` if nobody knows.
+    async fn what_it_has_got(
+        &self,
+        record: &Record,
+        offset: Offset,
+    ) -> ImksResult<Option<(Places, Option<Hint>)>> {
+        let (number, hint) = offset::split(offset.number);
+        let mut before = None;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 sleep(PAUSE).await;
             }
-            match self.what_it_has(&record, offset.number).await? {
-                Known::Has(has) => {
-                    let pid = returning.pid.into();
-                    let number = offset.number;
-                    return Ok(Ok(Found { pid, key, generation, record, number, has, _room: room }));
-                }
-                Known::NotYet => {}
-                Known::Nothing => break,
+            match self.what_it_has(record, number).await? {
+                Known::Has(has) => return Ok(Some((has, None))),
+                Known::NotYet(places) => before = places,
+                Known::Nothing => return Ok(None),
             }
         }
-        Ok(Err(Resumed::UnknownOffset))
+        Ok(before.filter(|_| hint.is_some()).map(|before| (before, hint)))
     }
 
     /// Returns what the client of a session has that knows this offset.
