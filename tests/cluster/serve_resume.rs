@@ -43,7 +43,7 @@ async fn nodes_die(via: &str) {
     let broker = Broker::shared(Kind::Postgres).await;
     let database = broker.database.clone().unwrap();
     let names = ["one", "two"];
-    let mut nodes = names.map(|name| Process::start(&broker, &database, name, &[]));
+    let mut nodes = names.map(|name| Process::start(&broker, &database, name, &UNLIMITED));
     let addresses = [nodes[0].addr, nodes[1].addr];
     acquainted(&addresses).await;
     let [alice, bob] = ["alice", "bob"].map(|name| token_of(&broker, &database, name));
@@ -132,3 +132,5 @@ async fn of_two_nodes_that_see_the_same_client_one_continues_its_session() {
     };
     cluster.stop().await;
 }
+
+const UNLIMITED: [(&str, &str); 2] = [("IMKS_LIMIT_SENDS", "off"), ("IMKS_LIMIT_SENDS_PER_CHANNEL", "off")];

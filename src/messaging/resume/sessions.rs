@@ -102,6 +102,7 @@ impl Resume {
         if !socket.is_connected() {
             inner.sessions.note(&session, |pending| pending.went_away = true);
         }
+        inner.news.notify_one();
     }
 
     /// Notes that a client has left, for which it may come back or not.
