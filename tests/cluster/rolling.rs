@@ -1,5 +1,6 @@
 //! A rolling restart: three nodes behind a balancer are told to end and started again, one after the other, while people
-//! talk. Nothing is lost or doubled, nobody is away for long, and they come back to both of the others, not all at once.
+//! talk. Nothing is lost or doubled, nobody is away for long, their sessions continue, and they come back to both of the others,
+//! not all at once.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -101,6 +102,8 @@ fn judge(told: &Value) {
     assert!(absences.len() >= clients, "each client was on some node: {absences:?}");
     let longest = absences.iter().max_by(|a, b| ms(a, "ms").total_cmp(&ms(b, "ms"))).unwrap();
     assert!(ms(longest, "ms") < AWAY_MS + BUSY_MS, "{longest}");
+    let new: Vec<&Value> = absences.iter().filter(|absence| absence["resumed"] != true).collect();
+    assert!(new.len() * 10 <= absences.len(), "nodes hand their sessions over, but for {new:?}");
     for ended in NAMES {
         let moved: Vec<&Value> = absences.iter().filter(|absence| absence["from"] == ended).collect();
         assert!(!moved.is_empty(), "nobody was on {ended}");

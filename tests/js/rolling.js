@@ -16,17 +16,17 @@ const ACK_TIMEOUT_MS = 2_000;
 const pauses = { reconnectionDelay: 500, reconnectionDelayMax: 1_000 };
 
 const acked = new Map(); // text → number
-const absences = []; // {from, to, ms, at}
+const absences = []; // {from, to, ms, at, resumed}
 let isOver = false;
 
 // Notes how long a client is away, and where it comes back to.
 function watch(who, session, on) {
   const state = { who, node: session.server.node, since: null };
   on("disconnect", (reason) => (state.since ??= { at: performance.now(), reason }));
-  on("session:ready", ({ server }) => {
+  on("session:ready", ({ server, resumed }) => {
     if (state.since) {
       const { at, reason } = state.since;
-      absences.push({ who, from: state.node, to: server.node, reason, at, ms: performance.now() - at });
+      absences.push({ who, from: state.node, to: server.node, reason, at, ms: performance.now() - at, resumed });
     }
     [state.node, state.since] = [server.node, null];
   });

@@ -2,7 +2,7 @@
 //! was then. A node that is killed takes the newest part of its journal with it; these bits are what is left of that. Pure.
 //!
 //! ```text
-//! bit 63..58    57..51       50..43       42         41..0
+//! bit 63..58    57..50       49..41       40         39..0
 //!     channel   rev          seq          1          number in the journal
 //!     the low bits of each                there they are
 //! ```
@@ -36,8 +36,9 @@ impl Hint {
     pub(super) fn place(self, channel: Uuid, from: Place, now: Place) -> Option<Place> {
         let up = |from: i64, now: i64, low: u64, bits: u32| {
             let (size, moved) = (1 << bits, now.checked_sub(from)?);
-            let number = from.checked_add((low as i64 - from).rem_euclid(size))?;
-            (moved < size && number <= now).then_some(number)
+            let number = from.checked_add((low as i64).wrapping_sub(from).rem_euclid(size))?;
+            // The first events of a session may be older than where it began. Half of the numbers are for those.
+            (moved < size / 2 && number <= now).then_some(number)
         };
         let seq = up(from.seq, now.seq, self.seq, SEQ_BITS)?;
         let rev = up(from.rev, now.rev, self.rev, REV_BITS)?;
@@ -77,10 +78,11 @@ pub(super) fn split(number: u64) -> (u64, Option<Hint>) {
 
 /// The largest number in a journal.
 pub(super) const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
-/// At 100,000 events per second, a journal has numbers for eight months. Then another one begins.
-const NUMBER_BITS: u32 = 42;
-const SEQ_BITS: u32 = 8;
-const REV_BITS: u32 = 7;
+/// At 100,000 events per second, a journal has numbers for two months. Then another one begins.
+const NUMBER_BITS: u32 = 40;
+/// Enough for what a client may have missed of one channel.
+const SEQ_BITS: u32 = 9;
+const REV_BITS: u32 = 8;
 const CHANNEL_BITS: u32 = 6;
 
 #[cfg(test)]
@@ -104,13 +106,18 @@ mod tests {
             "nothing has moved"
         );
         assert_eq!(hint.place(channel, place(60, 0), place(310, 0)), Some(place(300, 0)));
-        assert_eq!(hint.place(channel, place(44, 0), place(310, 0)), None, "44 looks like 300");
+        assert_eq!(hint.place(channel, place(44, 0), place(310, 0)), None, "too much has happened");
+        assert_eq!(
+            hint.place(channel, place(302, 0), place(550, 0)),
+            None,
+            "older than where the session began"
+        );
         assert_eq!(hint.place(channel, place(299, 0), place(299, 9)), None, "it is not there yet");
         assert_eq!(hint.place(Uuid::from_u128(6), place(299, 0), place(310, 0)), None, "of another channel");
         assert_eq!(hint.place(channel, place(299, 0), place(298, 0)), None, "of another history");
         let edited = Hint::new(channel, place(300, 129));
         assert_eq!(edited.place(channel, place(300, 120), place(300, 140)), Some(place(300, 129)));
-        assert_eq!(edited.place(channel, place(300, 1), place(300, 140)), None, "1 looks like 129");
+        assert_eq!(edited.place(channel, place(300, 1), place(300, 140)), None, "too many changes");
         let [first, last] = [place(i64::MIN, 0), place(i64::MAX, 0)];
         assert_eq!(hint.place(channel, first, last), None);
     }
