@@ -183,7 +183,7 @@ async fn by_channels(namespace: &Namespace, news: &[Digest]) -> HashMap<Vec<usiz
     sockets
 }
 
-const MESSAGE_NEW: &str = "message:new";
+pub(super) const MESSAGE_NEW: &str = "message:new";
 /// How often digests are sent.
 const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The most channels in one `channel:activity`.

@@ -2,11 +2,12 @@
 
 use uuid::Uuid;
 
-use super::activity::Activity;
+use super::activity::{Activity, MESSAGE_NEW};
 use super::channel_rooms;
-use super::resume::{Place, Resume};
+use super::resume::{Kind, Place, Resume};
 use crate::ImksResult;
 use crate::models::append::Told;
+use crate::models::message_sync::SYNC_REQUIRED;
 use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
 
@@ -44,7 +45,7 @@ impl Audience {
     /// Sends an event to those who look at its channel here, and notes in which order they get it among others.
     fn emit(&self, room: &str, channel: Uuid, news: &News<'_>, key: Option<&str>) -> ImksResult<()> {
         let ((seq, rev), args) = (news.head, RawArgs { json: news.json, attachments: &[] });
-        let delivering = self.resume.delivering(channel, Place { seq, rev });
+        let delivering = self.resume.delivering(channel, Place { seq, rev }, kind(news.event));
         match (delivering.stamp(), key) {
             (Some(stamp), key) => self.namespace.emit_stamped(room, (news.event, &args), &stamp, key),
             (None, Some(key)) => self.namespace.to(room).local().latest(key).emit_args(news.event, &args),
@@ -60,6 +61,15 @@ impl Audience {
         if let Err(error) = self.namespace.to(&room).volatile().emit_args(event, &args) {
             tracing::debug!(event, %error, "event not sent");
         }
+    }
+}
+
+/// Returns which number an event has; `None` if it stands for several that were missed.
+fn kind(event: &str) -> Option<Kind> {
+    match event {
+        MESSAGE_NEW => Some(Kind::Message),
+        SYNC_REQUIRED => None,
+        _ => Some(Kind::Change),
     }
 }
 

@@ -111,6 +111,9 @@ impl ComingBack {
         let Some(found) = &mut self.found else { return Ok(true) };
         let mut now: HashMap<Uuid, Place> = self.others.iter().map(|it| (it.channel_id, place(it))).collect();
         now.extend(memberships.iter().map(|it| (it.channel_id, place_in(states, it.channel_id))));
+        if !messaging.resume().make_sure(found, &now).await? {
+            return Ok(false);
+        }
         let Some(behind) = found.behind(&now) else { return Ok(refused()) };
         // A digest tells all.
         if self.is_light {

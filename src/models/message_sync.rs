@@ -187,16 +187,20 @@ pub async fn missed_events_of(
 }
 
 /// Returns what was missed as events. The numbers of each say how far somebody has come who has got it and those before it:
-/// first all messages, as they are now, then all changes.
+/// first all messages, as they are now, then all changes, in their order.
 fn events_of(missed: ChannelSync, rev_before: i64) -> MissedEvents {
     let (channel, seq, rev) = (missed.channel_id, missed.seq, missed.rev);
     let new = missed
         .messages
         .into_iter()
         .map(|message| Told::new(channel, (message.seq, rev_before), "message:new", Arc::new(message)));
-    let changed = missed.changes.into_iter().map(|ChangedMessage { rev, message }| {
-        let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, rev);
-        Told::new(channel, (seq, rev), "message:updated", Arc::new(payload))
+    let last = missed.changes.len().saturating_sub(1);
+    let changed = missed.changes.into_iter().enumerate().map(|(place, changed)| {
+        let ChangedMessage { rev: own, message } = changed;
+        let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, own);
+        // With the last one, nothing is missed any more: what has later numbers was told as new.
+        let at = if place == last { rev } else { own };
+        Told::new(channel, (seq, at), "message:updated", Arc::new(payload))
     });
     MissedEvents { channel, told: new.chain(changed).collect(), seq, rev }
 }

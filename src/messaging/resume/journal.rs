@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::offset::NUMBER_MAX;
 use super::varint;
-use crate::socket::stamped::Offset;
+use crate::socket::stamped::{Numbers, Offset};
 
 /// The delivery of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,21 @@ pub(in crate::messaging) struct Place {
     pub(in crate::messaging) rev: i64,
 }
 
+/// Which number of a channel an event has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::messaging) enum Kind {
+    /// `seq`: it is a new message.
+    Message = 0,
+    /// `rev`: it is a change.
+    Change = 1,
+}
+
 impl Place {
+    /// Returns both numbers, in the order of [`Kind`].
+    pub(super) fn numbers(self) -> Numbers {
+        [self.seq, self.rev]
+    }
+
     /// Returns the number among all events of the channel: each raises `seq` or `rev` by one.
     pub(in crate::messaging) fn number(self) -> i64 {
         self.seq.saturating_add(self.rev)

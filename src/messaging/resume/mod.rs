@@ -33,8 +33,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-pub(super) use self::journal::Place;
 use self::journal::{Journal, Mark};
+pub(super) use self::journal::{Kind, Place};
 use self::keeper::Writer;
 use self::offset::Hint;
 use self::returning::Histories;
@@ -128,13 +128,15 @@ impl Resume {
         }))))
     }
 
-    /// Notes that the delivery of an event begins, after which its channel is at this place.
-    pub(super) fn delivering(&self, channel: Uuid, at: Place) -> Delivering<'_> {
+    /// Notes that the delivery of an event begins, after which its channel is at this place. `kind` says which number it has;
+    /// `None` for one that stands for several.
+    pub(super) fn delivering(&self, channel: Uuid, at: Place, kind: Option<Kind>) -> Delivering<'_> {
         let inner = self.0.as_deref().filter(|inner| inner.is_used.load(Ordering::Acquire));
         Delivering(inner.map(|inner| {
             let mark = inner.journal.begin(channel, at);
             let number = offset::join(mark.number, Some(Hint::new(channel, at)));
-            let subject = Subject { of: channel.as_u128(), place: at.number() };
+            let of = channel.as_u128();
+            let subject = kind.map(|kind| Subject { of, at: at.numbers(), kind: kind as usize });
             (inner, mark, Stamp { offset: Offset { epoch: mark.epoch, number }, subject })
         }))
     }

@@ -141,13 +141,8 @@ impl Found {
         is_known && user_rev <= self.record.user_rev
     }
 
-    /// Returns what the client misses of channels that are at these places now. `None` if it has more than there is, or
-    /// nobody knows what it has.
-    pub(in crate::messaging) fn behind(&mut self, now: &Places) -> Option<Vec<Cursor>> {
-        if let Some(hint) = self.beyond.take() {
-            let (channel, place) = hint.find(&self.has, now)?;
-            self.has.insert(channel, place);
-        }
+    /// Returns what the client misses of channels that are at these places now. `None` if it has more than there is.
+    pub(in crate::messaging) fn behind(&self, now: &Places) -> Option<Vec<Cursor>> {
         let mut behind = Vec::new();
         for (channel_id, now) in now {
             let Some(Place { seq, rev }) = self.has.get(channel_id).copied() else { continue };
@@ -181,6 +176,25 @@ impl Resume {
             Err(_elapsed) => Err(Resumed::TooMany),
         };
         Ok(found.inspect_err(|why| metrics::RESUMES.of(*why).increment()).ok())
+    }
+
+    /// Finds out what a client has, now that it is known where its channels are. Returns false if nobody knows.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub(in crate::messaging) async fn make_sure(&self, found: &mut Found, now: &Places) -> ImksResult<bool> {
+        let (Some(inner), Some(hint)) = (&self.0, found.beyond.take()) else { return Ok(true) };
+        if let Some((channel, place)) = hint.find(&found.has, now) {
+            found.has.insert(channel, place);
+            return Ok(true);
+        }
+        let (number, _) = offset::split(found.number);
+        let Some(has) = inner.what_it_will_have(&found.record, number).await? else {
+            metrics::RESUMES.of(Resumed::UnknownOffset).increment();
+            return Ok(false);
+        };
+        found.has = has;
+        Ok(true)
     }
 
     /// Returns the events after these places, of a client that may read them. `None` if that is too much.
@@ -246,10 +260,11 @@ impl Resume {
             tracing::debug!(%error, "other nodes do not hear that a session was continued");
         }
         socket.set_data(Resumable { key, generation: generation + 1, begins: Mutex::new(None) });
-        let places = beginning.channels.iter().map(|(channel, place, _)| (*channel, place.number()));
-        let late = places.clone().filter(|(channel, place)| !(beginning.has_been_told)(*channel, *place));
-        let by_number = |(channel, place): (Uuid, i64)| (channel.as_u128(), place);
-        let (covered, late) = (places.clone().map(by_number).collect(), late.map(by_number).collect());
+        let places = beginning.channels.iter().map(|(channel, place, _)| (*channel, *place));
+        let is_late = |(channel, place): &(Uuid, Place)| !(beginning.has_been_told)(*channel, place.number());
+        let by_subject = |(channel, place): (Uuid, Place)| (channel.as_u128(), place.numbers());
+        let late = places.clone().filter(is_late).map(by_subject).collect();
+        let covered = places.map(by_subject).collect();
         Ok(Some(Session { covered, late, ..session(pid, beginning.moment) }))
     }
 
@@ -343,33 +358,30 @@ impl Inner {
         };
         let generation = found.generation;
         let Some(record) = record_of(found, offset) else { return Ok(Err(Resumed::UnknownOffset)) };
-        let Some((has, beyond)) = self.what_it_has_got(&record, offset).await? else {
-            return Ok(Err(Resumed::UnknownOffset));
+        let (number, hint) = offset::split(offset.number);
+        let known = match self.what_it_has(&record, number).await? {
+            // That may do, so nobody waits for a node that may have died.
+            Known::NotYet(Some(before)) if hint.is_some() => Some((before, hint)),
+            Known::NotYet(_) => self.what_it_will_have(&record, number).await?.map(|has| (has, None)),
+            Known::Has(has) => Some((has, None)),
+            Known::Nothing => None,
         };
+        let Some((has, beyond)) = known else { return Ok(Err(Resumed::UnknownOffset)) };
         let (pid, number) = (returning.pid.into(), offset.number);
         Ok(Ok(Found { pid, key, generation, record, number, has, beyond, _room: room }))
     }
 
-    /// Returns what the client of a session has that knows this offset, and the event beyond that if its node did not live to
-    /// store the delivery. `None` if nobody knows.
-    async fn what_it_has_got(
-        &self,
-        record: &Record,
-        offset: Offset,
-    ) -> ImksResult<Option<(Places, Option<Hint>)>> {
-        let (number, hint) = offset::split(offset.number);
-        let mut before = None;
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 {
-                sleep(PAUSE).await;
-            }
+    /// Returns what the client of a session has that knows this offset, once its node has stored that. `None` if it does not.
+    async fn what_it_will_have(&self, record: &Record, number: u64) -> ImksResult<Option<Places>> {
+        for _ in 0..ATTEMPTS {
+            sleep(PAUSE).await;
             match self.what_it_has(record, number).await? {
-                Known::Has(has) => return Ok(Some((has, None))),
-                Known::NotYet(places) => before = places,
-                Known::Nothing => return Ok(None),
+                Known::Has(has) => return Ok(Some(has)),
+                Known::NotYet(_) => {}
+                Known::Nothing => break,
             }
         }
-        Ok(before.filter(|_| hint.is_some()).map(|before| (before, hint)))
+        Ok(None)
     }
 
     /// Returns what the client of a session has that knows this offset.
@@ -485,8 +497,8 @@ const TAKEN: &str = "imks:resumed";
 const PID_BYTES: usize = 16;
 /// The most characters of a private id that are looked at.
 const PID_CHARS_MAX: usize = 64;
-/// How often a journal is read for an offset that is not in it yet, because the node has not ended or has only now.
-const ATTEMPTS: usize = 3;
+/// How often a journal is read again for an offset that is not in it yet, because the node has not ended or has only now.
+const ATTEMPTS: usize = 2;
 /// The pause between two attempts: as long as a node takes to store its journal.
 const PAUSE: Duration = Duration::from_millis(150);
 /// How long a journal is kept in memory after somebody has asked for it.

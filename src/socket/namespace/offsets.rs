@@ -53,18 +53,26 @@ impl OffsetText {
     }
 }
 
-/// What an event is about, and its place among all events about that.
+/// What an event is about, and its place among all events about that. There are two kinds of them; those of a kind come in
+/// their order, but some of one kind may come before earlier ones of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) of: u128,
-    pub(crate) place: i64,
+    /// The number of the newest event of each kind, after this one.
+    pub(crate) at: Numbers,
+    /// The kind of this event: 0 or 1.
+    pub(crate) kind: usize,
 }
+
+/// The numbers of the newest events of both kinds about something.
+pub(crate) type Numbers = [i64; 2];
 
 /// What an event carries for clients that may come back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp {
     pub(crate) offset: Offset,
-    pub(crate) subject: Subject,
+    /// `None` for an event that every client gets, whatever it has.
+    pub(crate) subject: Option<Subject>,
 }
 
 /// The session of a client, as its connect hook gives it.
@@ -75,18 +83,18 @@ pub(crate) struct Session {
     pub(crate) offset: OffsetText,
     /// The offset of a client that got a part of what it had missed.
     pub(crate) in_part: OffsetText,
-    /// Up to which place the first events tell everything, by subject. What arrived while the client joined is left out as
+    /// Up to which numbers the first events tell everything, by subject. What arrived while the client joined is left out as
     /// far as that.
-    pub(crate) covered: HashMap<u128, i64>,
+    pub(crate) covered: HashMap<u128, Numbers>,
     /// Those of them that this node may still deliver, although they are covered. Then they are left out too.
-    pub(crate) late: HashMap<u128, i64>,
+    pub(crate) late: HashMap<u128, Numbers>,
 }
 
 /// Whether a socket gets offsets, and what it has got before it is delivered. In one byte, because every event reads it.
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     state: AtomicU8,
-    late: Mutex<HashMap<u128, i64>>,
+    late: Mutex<HashMap<u128, Numbers>>,
 }
 
 impl Offsets {
@@ -99,24 +107,26 @@ impl Offsets {
     }
 
     /// Sets what is left out, before the socket is open.
-    pub(super) fn leave_out(&self, late: &HashMap<u128, i64>) {
+    pub(super) fn leave_out(&self, late: &HashMap<u128, Numbers>) {
         if !late.is_empty() {
             self.late.lock().clone_from(late);
             self.state.store(LATE, Ordering::Release);
         }
     }
 
-    /// Whether an event comes late, after the client has got it otherwise. Events of one subject come in their order: with the
-    /// first that is new, nothing more of it is late.
+    /// Whether an event comes late, after the client has got it otherwise. With the first that is beyond the numbers of both
+    /// kinds, nothing more of its subject is late.
     pub(super) fn is_late(&self, subject: Subject) -> bool {
         if self.state.load(Ordering::Acquire) != LATE {
             return false;
         }
         let mut late = self.late.lock();
-        if late.get(&subject.of).is_some_and(|end| subject.place <= *end) {
+        let Some(end) = late.get(&subject.of).copied() else { return false };
+        if subject.is_within(end) {
             return true;
         }
-        if late.remove(&subject.of).is_some() && late.is_empty() {
+        let is_beyond = subject.at.iter().zip(end).all(|(at, end)| *at >= end);
+        if is_beyond && late.remove(&subject.of).is_some() && late.is_empty() {
             *late = HashMap::new();
             self.state.store(KEEPS, Ordering::Release);
         }
@@ -140,7 +150,14 @@ impl fmt::Debug for Session {
 impl Session {
     /// Whether an event that arrived while the client joined is among those that it gets first.
     pub(super) fn covers(&self, subject: Option<Subject>) -> bool {
-        subject.is_some_and(|Subject { of, place }| self.covered.get(&of).is_some_and(|end| place <= *end))
+        subject.is_some_and(|it| self.covered.get(&it.of).is_some_and(|end| it.is_within(*end)))
+    }
+}
+
+impl Subject {
+    /// Whether it is among the events up to these numbers.
+    fn is_within(self, end: Numbers) -> bool {
+        self.at.iter().zip(end).nth(self.kind).is_some_and(|(at, end)| *at <= end)
     }
 }
 
@@ -165,11 +182,13 @@ mod tests {
 
     #[test]
     fn what_was_told_first_covers_what_came_meanwhile_and_nothing_else() {
-        let covered = HashMap::from([(1, 7)]);
+        let covered = HashMap::from([(1, [7, 2])]);
         let offset = Offset { epoch: 1, number: 1 }.text();
         let session = Session { pid: "".into(), offset, in_part: offset, covered, late: HashMap::new() };
-        let covers = |of, place| session.covers(Some(Subject { of, place }));
-        assert_eq!((covers(1, 7), covers(1, 8), covers(2, 1)), (true, false, false));
+        let covers = |of, at, kind| session.covers(Some(Subject { of, at, kind }));
+        assert_eq!((covers(1, [7, 2], 0), covers(1, [8, 2], 0), covers(2, [1, 1], 0)), (true, false, false));
+        assert!(covers(1, [9, 2], 1), "a change that comes after later messages");
+        assert!(!covers(1, [8, 0], 0), "a message that comes before earlier changes");
         assert!(!session.covers(None));
     }
 
@@ -178,10 +197,14 @@ mod tests {
         let offsets = Offsets::default();
         assert!(!offsets.keeps());
         offsets.keep();
-        offsets.leave_out(&HashMap::from([(1, 7), (2, 3)]));
-        let is_late = |of, place| offsets.is_late(Subject { of, place });
-        assert_eq!([is_late(1, 6), is_late(1, 7), is_late(3, 1)], [true, true, false]);
-        assert!(!is_late(1, 8) && !is_late(2, 4));
+        offsets.leave_out(&HashMap::from([(1, [7, 2]), (2, [3, 0])]));
+        let is_late = |of, at, kind| offsets.is_late(Subject { of, at, kind });
+        assert_eq!(
+            [is_late(1, [6, 0], 0), is_late(1, [7, 0], 0), is_late(3, [1, 1], 0)],
+            [true, true, false]
+        );
+        assert!(!is_late(1, [8, 0], 0) && is_late(1, [8, 2], 1), "messages first, and then the changes");
+        assert!(!is_late(1, [8, 3], 1) && !is_late(2, [4, 0], 0));
         assert_eq!((offsets.keeps(), offsets.state.load(Ordering::Acquire)), (true, KEEPS));
     }
 }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::cluster_link::{Target, Waits};
 use super::connect::{Accept, ConnectPayload};
 use super::namespace::Namespace;
-pub(crate) use super::offsets::{Offset, Session, Stamp, Subject};
+pub(crate) use super::offsets::{Numbers, Offset, Session, Stamp, Subject};
 use super::socket::Socket;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
@@ -79,7 +79,7 @@ impl Namespace {
         let slot = self.slot(&target, waits.latest);
         self.send_to_each(&target, None, |socket| {
             let (packet, subject) = match socket.keeps_offsets() {
-                true => (Some(&stamped), Some(stamp.subject)),
+                true => (Some(&stamped), stamp.subject),
                 false => {
                     let plain =
                         plain.get_or_init(|| encoded.get_or_init(encode).as_ref().map(Renderings::new));
