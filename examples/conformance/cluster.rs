@@ -287,7 +287,8 @@ async fn fetch(mut event: Event) -> ImksResult<()> {
     for socket in everybody.fetch_sockets().await?.sockets {
         let mut rooms = socket.rooms().to_vec();
         rooms.sort();
-        let data = socket.data().get(DATA).cloned().unwrap_or_else(|| json!({}));
+        // Sockets of Node.js servers have their values at the top.
+        let data = socket.data().get(DATA).unwrap_or_else(|| socket.data());
         let query =
             socket.handshake().url.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
         let query: Map<String, Value> = form_urlencoded::parse(query.as_bytes())

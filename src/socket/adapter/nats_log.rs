@@ -3,6 +3,7 @@
 //!
 //! The requests are those of the JetStream API as its documentation describes them, over the core client.
 
+mod cuts;
 mod jetstream;
 mod streams;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::cuts::Cuts;
 use self::jetstream::{
     EXPECTED, Got, GotMessage, Kind, Receipt, SESSION_SECONDS, StreamState, expecting, failed, is_conflict,
     lost, once, refused, refused_because, unreadable,
@@ -45,13 +47,15 @@ pub async fn open(
     prefix: &str,
 ) -> ImksResult<Arc<dyn RecoveryLog>> {
     let nats = Nats::new(urls, credentials, prefix)?;
-    let client = Box::pin(nats.options().await?.connect(nats.servers())).await.map_err(failed)?;
-    Ok(Arc::new(NatsLog { client, prefix: prefix.into(), buckets: Mutex::default() }))
+    let (options, cuts) = Cuts::follow(nats.options().await?);
+    let client = Box::pin(options.connect(nats.servers())).await.map_err(failed)?;
+    Ok(Arc::new(NatsLog { client, cuts, prefix: prefix.into(), buckets: Mutex::default() }))
 }
 
 /// NATS as the recovery log.
 struct NatsLog {
     client: Client,
+    cuts: Cuts,
     prefix: Box<str>,
     buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
@@ -415,15 +419,15 @@ impl RecoveryLog for NatsLog {
     }
 
     fn write<'a>(&'a self, bucket: &'a str, batch: &'a Batch) -> BoxFuture<'a, ImksResult<Written>> {
-        Box::pin(self.write_batch(bucket, batch))
+        Box::pin(self.cuts.until(self.write_batch(bucket, batch)))
     }
 
     fn read<'a>(&'a self, bucket: &'a str, after: u64) -> BoxFuture<'a, ImksResult<Tail>> {
-        Box::pin(self.read_after(bucket, after))
+        Box::pin(self.cuts.until(self.read_after(bucket, after)))
     }
 
     fn find<'a>(&'a self, bucket: &'a str, key: SessionKey) -> BoxFuture<'a, ImksResult<Option<Found>>> {
-        Box::pin(self.find_session(bucket, key))
+        Box::pin(self.cuts.until(self.find_session(bucket, key)))
     }
 
     fn take<'a>(
@@ -433,7 +437,7 @@ impl RecoveryLog for NatsLog {
         expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>> {
-        Box::pin(self.take_session(bucket, key, expected, node))
+        Box::pin(self.cuts.until(self.take_session(bucket, key, expected, node)))
     }
 
     /// The streams remove what is old by themselves. What this node knows of it goes too.

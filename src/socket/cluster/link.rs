@@ -31,6 +31,10 @@ impl ClusterLink for MessageBus {
         self.members.lock().alive(Instant::now()).collect()
     }
 
+    fn asked(&self) -> Vec<NodeId> {
+        self.members.lock().expected(Instant::now()).collect()
+    }
+
     fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
         self.publish_operation(namespace, target.clone(), operation.clone())
     }

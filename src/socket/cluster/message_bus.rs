@@ -23,7 +23,7 @@ use super::recent::{LastPlaces, RecentRequests};
 use super::requests::{OpenRequest, Requests, Responses};
 use super::responses::Requester;
 use crate::background;
-use crate::bus::{Pipe, Subscription, metrics};
+use crate::bus::{BusState, Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
 use crate::socket::namespace::cluster_link::{ClusterLink, Operation, Target};
@@ -159,6 +159,7 @@ impl MessageBus {
         heartbeat.tick().await;
         let mut state = self.pipe.state();
         let mut epoch = state.borrow().epoch;
+        self.members.lock().connected(state.borrow().up, Instant::now());
         loop {
             tokio::select! {
                 // What is rare comes first, so that nothing has to wait for ever; and a simulation can be repeated.
@@ -170,7 +171,8 @@ impl MessageBus {
                 }
                 // After a reconnect, ask all nodes to announce themselves again.
                 Ok(()) = state.changed() => {
-                    let now = state.borrow_and_update().epoch;
+                    let BusState { epoch: now, up, .. } = *state.borrow_and_update();
+                    self.members.lock().connected(up, Instant::now());
                     if std::mem::replace(&mut epoch, now) != now {
                         self.tell(Body::Hello);
                     }
@@ -265,7 +267,7 @@ impl MessageBus {
         request: Request<'_>,
         responses: Responses,
     ) -> ImksResult<OpenRequest> {
-        let others = self.others();
+        let others = self.asked();
         let nobody = others.is_empty();
         let open = self.requests.open(others, responses)?;
         if !nobody {

@@ -138,7 +138,7 @@ impl<'a> Broadcast<'a> {
             Scope::Local => Vec::new(),
             Scope::Cluster => {
                 cluster.count_others().await;
-                cluster.others()
+                cluster.asked()
             }
         };
         let is_alone = others.is_empty();

@@ -29,6 +29,12 @@ pub(crate) trait ClusterLink: Send + Sync {
     /// Returns the other nodes that are known to be alive.
     fn others(&self) -> Vec<NodeId>;
 
+    /// Returns the other nodes without whose answers an answer of the cluster is not complete. While this node is cut off, these
+    /// are more than those that it hears.
+    fn asked(&self) -> Vec<NodeId> {
+        self.others()
+    }
+
     /// Learns how many other nodes there are, where these do not announce themselves.
     fn count_others(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::cause;
 use super::cluster_link::{Change, Operation, OwnedWaits, PacketData, Scope, Target, Waits};
 use super::namespace::Namespace;
 use super::socket::Socket;
@@ -58,6 +59,12 @@ impl Entry<'_> {
     }
 }
 
+/// Appends an entry. What the client is told whose event is being handled waits for it.
+fn append(store: &SessionStore, entry: &Entry<'_>) -> ImksResult<()> {
+    let bytes = entry.encode()?;
+    cause::link_in(store, |causer| store.append(bytes, [None, causer]))
+}
+
 /// A selection of sockets for later.
 pub(super) struct OwnedTarget {
     rooms: Vec<String>,
@@ -91,7 +98,7 @@ impl Namespace {
         if scope == Scope::Cluster {
             let entry =
                 Entry::Event { target: target.clone(), event: PacketData::of(packet), latest: waits.latest };
-            return store.append(entry.encode()?, None);
+            return append(store, &entry);
         }
         let (namespace, packet, waits) = (self.clone(), packet.clone(), OwnedWaits::of(waits));
         self.later(store, target, packet.size(), move |target| {
@@ -124,7 +131,7 @@ impl Namespace {
         target: &Target<'_>,
         change: Change<'_>,
     ) -> ImksResult<()> {
-        store.append(Entry::Change { target: target.clone(), change }.encode()?, None)
+        append(store, &Entry::Change { target: target.clone(), change })
     }
 }
 
@@ -140,7 +147,8 @@ impl Socket {
             return Err(ImksError::SocketNotFound(self.id().into()));
         }
         let entry = Entry::One { id: self.socket_id(), event: PacketData::of(packet), latest };
-        store.append(entry.encode()?, self.link())
+        let bytes = entry.encode()?;
+        cause::link_in(store, |causer| store.append(bytes, [self.link(), causer]))
     }
 
     /// Tells the other nodes that this one has taken the session of this socket. Returns false if that is not possible:
@@ -148,7 +156,7 @@ impl Socket {
     pub(super) fn tell_taken(&self, store: &SessionStore, link: &Link) -> bool {
         let Some(generation) = store.generation(link) else { return false };
         let entry = Entry::Taken { id: self.socket_id(), generation }.encode();
-        let told = entry.and_then(|entry| store.append(entry, None));
+        let told = entry.and_then(|entry| store.append(entry, [None, None]));
         if let Err(error) = &told {
             tracing::warn!(%error, "other nodes not told that a session was taken");
         }

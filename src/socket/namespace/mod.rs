@@ -14,6 +14,7 @@ pub(crate) mod all_rooms;
 pub(crate) mod authenticator;
 pub(crate) mod broadcast;
 pub(crate) mod builder;
+pub(crate) mod cause;
 pub(crate) mod cluster_link;
 pub(crate) mod connect;
 mod deliver;

@@ -18,6 +18,7 @@ use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Lane, 
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Dialect;
 use crate::socket::metrics;
+use crate::socket::namespace::cause;
 use crate::socket::namespace::connect::{Accept, ConnectPayload};
 use crate::socket::namespace::handlers::{Ack, Event, Handler};
 use crate::socket::namespace::lifecycle::JoiningSocket;
@@ -257,14 +258,18 @@ impl ConnectionTask {
         let socket = event.socket().clone();
         let namespace = socket.namespace();
         if namespace.watches_incoming() {
-            return self.start_handler(Box::pin(observers::handle_observed(namespace.clone(), event)), cx);
+            let handling = Box::pin(observers::handle_observed(namespace.clone(), event));
+            return self.start_handler(cause::caused(socket, handling), cx);
         }
+        let is_logged = namespace.delivery().shared().is_some();
         match namespace.events().get(event.name()) {
+            Some(Handler::Sync(handler)) if is_logged => cause::by(&socket, || handler(event)),
             Some(Handler::Sync(handler)) => handler(event),
-            Some(Handler::Async(handler)) => {
-                let handling = handler(event);
-                self.start_handler(handling, cx);
+            Some(Handler::Async(handler)) if is_logged => {
+                let handling = cause::by(&socket, || handler(event));
+                self.start_handler(cause::caused(socket, handling), cx);
             }
+            Some(Handler::Async(handler)) => self.start_handler(handler(event), cx),
             None => {
                 tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), "no handler")
             }

@@ -251,6 +251,49 @@ async fn while_the_log_is_away_answers_to_changes_wait_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_log_is_away_answers_to_broadcasts_wait_and_nobody_else_does() {
+    let cluster = Cluster::new();
+    let describe = |namespace: &mut NamespaceBuilder| {
+        namespace.on_sync("say", |mut event| {
+            event.socket().to("r").emit("e", &1).unwrap();
+            event.take_ack().unwrap().send(&1).unwrap();
+        });
+        namespace.on("say later", |mut event| async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            event.socket().namespace().to("r").emit("e", &2).unwrap();
+            event.take_ack().unwrap().send(&2).unwrap();
+        });
+        namespace.on_sync("ping", |mut event| event.take_ack().unwrap().send(&3).unwrap());
+    };
+    let (one, two) = (cluster.node_with(describe), cluster.node());
+    let [first, second, other] =
+        [Client::join(&one).await, Client::join(&one).await, Client::join(&one).await];
+    let mut far = Client::join(&two).await;
+    far.socket().join("r");
+    settle(&one).await;
+    settle(&two).await;
+    cluster.log.set_moods(Moods { away: true, ..Moods::default() });
+    first.peer.send(r#"20["say"]"#);
+    second.peer.send(r#"20["say later"]"#);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for client in [&first, &second] {
+        client.peer.send(r#"21["ping"]"#);
+    }
+    other.peer.send(r#"20["ping"]"#);
+    assert_eq!(super::text(&other.peer).await, "30[3]", "it has sent nothing");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.log.set_moods(Moods::default());
+    for (client, answer) in [(&first, "30[1]"), (&second, "30[2]")] {
+        assert_eq!(super::text(&client.peer).await, answer);
+        assert_eq!(super::text(&client.peer).await, "31[3]");
+    }
+    kill(&one);
+    cluster.reach(&two).await;
+    far.read(0).await;
+    assert_eq!(far.numbers(), [1, 2], "what was answered is true on every node");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_this_node_sends_stays_in_order_also_past_the_log() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node(), cluster.node());

@@ -137,17 +137,15 @@ impl SessionStore {
         self.shared.as_ref()
     }
 
-    /// Appends an entry to the shared log, from which it will be delivered. What is said to the client of `link` from
+    /// Appends an entry to the shared log, from which it will be delivered. What is said to the clients of these links from
     /// now on waits for that.
-    pub(crate) fn append(&self, entry: Bytes, link: Option<&Link>) -> ImksResult<()> {
+    pub(crate) fn append(&self, entry: Bytes, links: [Option<&Link>; 2]) -> ImksResult<()> {
         // Otherwise everything behind it would wait for ever.
         if self.shared.as_ref().is_some_and(|shared| entry.len() > shared.log.entry_bytes_max()) {
             return Err(ImksError::PayloadTooLarge);
         }
         let number = self.state.lock().outgoing.push(entry)?;
-        if let Some(link) = link {
-            link.waits_for(number);
-        }
+        links.into_iter().flatten().for_each(|link| link.waits_for(number));
         self.wake_writer();
         Ok(())
     }
