@@ -17,6 +17,7 @@ mod link;
 mod log;
 mod outgoing;
 mod purge;
+mod reached;
 mod record;
 mod replay;
 mod saved;

@@ -110,7 +110,7 @@ fn seeds(kind: Kind) -> impl Iterator<Item = u64> {
 fn range(text: &str) -> Range<u64> {
     match text.split_once("..") {
         Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
-        None => 0..text.parse().unwrap_or(100),
+        None => 0..text.parse().unwrap_or(200),
     }
 }
 

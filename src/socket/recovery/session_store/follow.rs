@@ -235,7 +235,9 @@ impl SessionStore {
         }
         publish(recipient, epoch, self.position(), &mut own);
         let cursor = self.go_on(shared);
-        shared.cursor.send_if_modified(|known| known.is_some() && known.replace(cursor) != Some(cursor));
+        if shared.cursor.get().is_some() {
+            shared.cursor.set(Some(cursor));
+        }
     }
 
     /// Does what waited for the entries that have been delivered. Returns the position of the last one.
@@ -284,7 +286,7 @@ impl SessionStore {
     /// Starts over with what the log holds. The sessions of this node are gone, and their connections are closed: nobody
     /// knows what their clients have missed.
     async fn load(&self, shared: &SharedLog, recipient: &dyn Recipient) {
-        shared.cursor.send_replace(None);
+        shared.cursor.set(None);
         let mut known = None;
         loop {
             let after = known.map_or(0, |_| self.position());
@@ -307,7 +309,7 @@ impl SessionStore {
             }
             if self.position() >= tail.last || tail.entries.is_empty() {
                 shared.arrivals.lock().begin(tail.epoch);
-                shared.cursor.send_replace(Some(self.position()));
+                shared.cursor.set(Some(self.position()));
                 shared.work.notify_one();
                 return;
             }

@@ -8,7 +8,7 @@ impl SessionStore {
     /// Whether everything that this node has queued is in the log and has been delivered here.
     pub(crate) fn is_settled(&self) -> bool {
         let last = self.state.lock().outgoing.last();
-        self.shared.as_ref().is_none_or(|shared| *shared.released.borrow() >= last)
+        self.shared.as_ref().is_none_or(|shared| shared.released.get() >= last)
     }
 
     /// Whether the log is known, so that clients need not wait for it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::follow::{Unwritten, guarded};
 use super::link::{Credentials, Link, Pid};
 use super::log::{Bounds, Logged};
 use super::outgoing::{After, Held};
+use super::reached::Reached;
 use super::record::{Outcome, State};
 use super::saved::{self, RestoreData};
 use super::sent::Position;
@@ -49,9 +50,9 @@ pub(crate) struct SharedLog {
     /// Whether the log is read without delay.
     pub(super) urgent: AtomicBool,
     /// The number up to which what this node queued is done.
-    pub(super) released: watch::Sender<u64>,
+    pub(super) released: Reached<u64>,
     /// The position of the last delivered entry, or `None` while the log is not known.
-    pub(super) cursor: watch::Sender<Option<Position>>,
+    pub(super) cursor: Reached<Option<Position>>,
     pub(super) started: AtomicBool,
     pub(super) stop: CancellationToken,
 }
@@ -68,8 +69,8 @@ impl SharedLog {
             arrived: Notify::new(),
             work: Notify::new(),
             urgent: AtomicBool::new(false),
-            released: watch::Sender::new(0),
-            cursor: watch::Sender::new(None),
+            released: Reached::new(0),
+            cursor: Reached::new(None),
             started: AtomicBool::new(false),
             stop: CancellationToken::new(),
         })
@@ -77,7 +78,7 @@ impl SharedLog {
 
     /// Whether the log is known, so that positions mean something.
     pub(super) fn is_known(&self) -> bool {
-        self.cursor.borrow().is_some()
+        self.cursor.get().is_some()
     }
 
     /// Takes entries that another node has appended, or learns of them.
@@ -97,15 +98,14 @@ impl SharedLog {
 
     /// Waits until everything up to a position has been delivered.
     async fn reach(&self, epoch: u64, position: Position) {
-        let mut cursor = self.cursor.subscribe();
-        if cursor.borrow().is_some_and(|cursor| cursor >= position) {
+        let is_there = |cursor: Option<Position>| cursor.is_some_and(|cursor| cursor >= position);
+        if is_there(self.cursor.get()) {
             return;
         }
         self.arrivals.lock().announce(epoch, position);
         self.urgent.store(true, Ordering::Release);
         self.arrived.notify_one();
-        // Fails only when the store is gone.
-        let _ = cursor.wait_for(|cursor| cursor.is_some_and(|cursor| cursor >= position)).await;
+        self.cursor.wait_for(is_there).await;
     }
 }
 
@@ -169,7 +169,7 @@ impl SessionStore {
     ) -> ImksResult<()> {
         let waits_for = |link: &Link| link.waits_for.load(Ordering::Acquire);
         let is_released =
-            |shared: &SharedLog| link.is_some_and(|link| waits_for(link) <= *shared.released.borrow());
+            |shared: &SharedLog| link.is_some_and(|link| waits_for(link) <= shared.released.get());
         if self.shared.as_ref().is_none_or(is_released) {
             after();
             return Ok(());
@@ -186,18 +186,17 @@ impl SessionStore {
     pub(crate) async fn settle(&self) {
         let Some(shared) = &self.shared else { return };
         let last = self.state.lock().outgoing.last();
-        let mut released = shared.released.subscribe();
         // A log that is away makes nothing else fail.
-        let _ = timeout(SETTLE_MAX, released.wait_for(|released| *released >= last)).await;
+        let _ = timeout(SETTLE_MAX, shared.released.wait_for(|released| released >= last)).await;
     }
 
     /// Prepares for a joining client: waits until the log is known, and gets the session that the client names. Returns
     /// false if the log cannot be read.
     pub(crate) async fn prepare(&self, payload: Option<&str>, restore: RestoreData<'_>) -> bool {
         let Some(shared) = &self.shared else { return true };
-        let mut cursor = shared.cursor.subscribe();
-        let known =
-            timeout(READY_MAX, cursor.wait_for(Option::is_some)).await.is_ok_and(|known| known.is_ok());
+        let known = timeout(READY_MAX, shared.cursor.wait_for(|cursor: Option<Position>| cursor.is_some()))
+            .await
+            .is_ok();
         let epoch = self.state.lock().epoch;
         let named = payload.and_then(|payload| Credentials::find(payload, epoch)).filter(|_| known);
         if let Some(Credentials { pid, .. }) = named {
@@ -354,7 +353,7 @@ impl SessionStore {
     /// Releases what waited for a number, and does it.
     pub(super) fn release(&self, shared: &SharedLog, upto: u64) {
         let ready = self.state.lock().outgoing.release(upto);
-        shared.released.send_replace(upto);
+        shared.released.set(upto);
         ready.into_iter().for_each(guarded);
     }
 

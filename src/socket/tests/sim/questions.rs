@@ -49,8 +49,11 @@ impl World {
         let reached = self.reached(node);
         let outcome = put(node, question).await;
         let still = changes == self.changes.load(Ordering::Relaxed) && !self.is_rough();
+        // With a log, the question is put a while later, and members may have gone until then.
+        let stayed = main(&node.server).cluster().others().into_iter().filter(|it| members.contains(it));
+        let stayed: BTreeSet<NodeId> = stayed.collect();
         let (steady, lost) = match still {
-            true => (&reached & &self.reached(node), &members - &(&reached | &self.reached(node))),
+            true => (&reached & &self.reached(node), &stayed - &(&reached | &self.reached(node))),
             false => Default::default(),
         };
         let mut observer = self.observer.lock();
