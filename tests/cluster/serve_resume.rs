@@ -9,6 +9,7 @@ use crate::balancer::{Balancer, Front, Rule};
 use crate::broker::{Broker, Kind};
 use crate::client::TestClient;
 use crate::process::{Process, acquainted, imks};
+use crate::proxy::Line;
 use crate::script::Script;
 use crate::serve::Cluster;
 use crate::server::{first_channel, text};
@@ -98,6 +99,46 @@ async fn a_client_continues_its_session_when_its_node_is_drained() {
     say(&mut alice, &mut sent, 5).await;
     assert_eq!(got(&mut bob, sent.len()), sent);
     bob.ends_when_told();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_continues_on_a_node_that_is_behind_misses_nothing_and_gets_nothing_twice() {
+    let cluster = Cluster::start(Kind::Redis, 2).await;
+    let (mut alice, mut carol) = (cluster.client(1, "alice").await, cluster.client(0, "carol").await);
+    let token = cluster.nodes[0].token("bob").await;
+    let mut bob = TestClient::connect(cluster.nodes[0].addr(), &token).await;
+    let channel = first_channel(&alice);
+    let mut sent = Vec::new();
+    say(&mut alice, &mut sent, 2).await;
+    let mut first = carol.expect("message:new").await;
+    carol.expect("message:new").await;
+    for body in &sent {
+        assert_eq!(bob.expect("message:new").await["body"], *body);
+    }
+    // The node of bob and carol does not hear of what follows.
+    cluster.broker.proxy.set(Line::Cut);
+    for body in ["changed", "again", "and again"] {
+        let edit = json!({ "channel_id": channel, "message_id": first["id"], "body": body });
+        first = alice.ok("message:edit", edit).await["message"].clone();
+    }
+    say(&mut alice, &mut sent, 1).await;
+    let auth = json!({ "token": token, "pid": bob.pid, "offset": bob.offset });
+    let mut bob = TestClient::open(cluster.nodes[0].addr()).await;
+    bob.join(auth).await.unwrap();
+    assert_eq!(bob.expect("session:ready").await["resumed"], true);
+    assert_eq!(bob.expect("message:new").await["body"], "2");
+    assert_eq!(bob.expect("message:updated").await["rev"], first["rev"]);
+    say(&mut alice, &mut sent, 3).await;
+    cluster.broker.proxy.set(Line::Open);
+    say(&mut alice, &mut sent, 1).await;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|(_, body)| body != "6") {
+        let (name, event) = bob.event().await;
+        told.extend(name.starts_with("message:").then(|| (name, text(&event["body"]))));
+    }
+    let expected = ["3", "4", "5", "6"].map(|body| ("message:new".to_owned(), body.to_owned()));
+    assert_eq!(told, expected, "the node reads them from the database, messages before changes");
     cluster.stop().await;
 }
 

@@ -90,7 +90,7 @@ impl History {
     ) -> Option<HashMap<Uuid, Place>> {
         let followed = record.followed().map(|(channel, from, _)| {
             let place = self.place(channel, event, lasts.get(&channel))?;
-            Some((channel, place.map_or(from, |place| from.later(place))))
+            Some((channel, place.map_or(from, |place| from.and(place))))
         });
         followed.collect()
     }
@@ -126,7 +126,7 @@ impl History {
             return None;
         }
         let known = newest.into_iter().chain(last.filter(|last| comes_first(last)));
-        Some(known.map(|it| it.at).reduce(Place::later))
+        Some(known.map(|it| it.at).reduce(Place::and))
     }
 }
 
@@ -179,6 +179,25 @@ mod tests {
         assert_eq!(history.of(&record, 5, &none), Known::Nothing, "no event has it");
         let Known::Has(before) = has(&[(1, 6), (2, 8), (3, 9)]) else { unreachable!() };
         assert_eq!(history.of(&record, 8, &none), Known::NotYet(Some(before)), "and what came since");
+    }
+
+    #[test]
+    fn who_got_later_messages_before_earlier_changes_has_both() {
+        let at = |began: u64, seq: i64, rev: i64| Delivery {
+            began,
+            ended: began + 1,
+            channel: channel(1),
+            at: Place { seq, rev },
+        };
+        // The session began at 3 and 5, on a node that was at 2 and 0.
+        let history = history(vec![at(2, 4, 0), at(4, 5, 0), at(6, 5, 6)], 7);
+        let from = Standing::Follows { from: Place { seq: 3, rev: 5 }, facts: 0 };
+        let channels = HashMap::from([(channel(1), from)]);
+        let session = Record { channels, ..record(1, &[]) };
+        for (number, seq, rev) in [(2, 4, 5), (4, 5, 5), (6, 5, 6)] {
+            let has = HashMap::from([(channel(1), Place { seq, rev })]);
+            assert_eq!(history.of(&session, number, &HashMap::new()), Known::Has(has));
+        }
     }
 
     #[test]
@@ -306,7 +325,7 @@ mod tests {
         };
         let mut now = before.clone();
         for (n, at, _) in inboxes.iter().flatten() {
-            now.entry(channel(*n)).and_modify(|now| *now = now.later(*at));
+            now.entry(channel(*n)).and_modify(|now| *now = now.and(*at));
         }
         let (n, at, _) = got.last()?;
         let (channel, place) = Hint::new(channel(*n), *at).find(&before, &now)?;

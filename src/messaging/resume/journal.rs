@@ -53,9 +53,10 @@ impl Place {
         self.seq.saturating_add(self.rev)
     }
 
-    /// Returns the later one of two places.
-    pub(super) fn later(self, other: Self) -> Self {
-        if other.number() > self.number() { other } else { self }
+    /// Returns how far somebody has come who has come to both places. Where a node read from the database what it had missed,
+    /// later messages come before earlier changes.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { seq: self.seq.max(other.seq), rev: self.rev.max(other.rev) }
     }
 }
 

@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::journal::{Mark, Place};
 use super::varint;
+use crate::auth::Membership;
+use crate::models::channel_state::ChannelHead;
 use crate::socket::stamped::Offset;
 
 /// A session, as it is stored.
@@ -35,6 +37,26 @@ pub(super) enum Standing {
     Left,
     /// It had to leave the channel. It may not have heard of it.
     Ended,
+}
+
+/// A fingerprint of what a client is told of a channel beside its numbers; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::messaging) struct Facts(pub(super) u32);
+
+impl Facts {
+    /// Returns the fingerprint of a channel, for the member that it is told to.
+    pub(in crate::messaging) fn of(membership: &Membership, head: &ChannelHead) -> Self {
+        let Membership { name, notify_level, muted_until, .. } = membership;
+        let (muted, horizon) =
+            (muted_until.unwrap_or_default().to_be_bytes(), head.horizon_seq.to_be_bytes());
+        let parts: [&[u8]; 4] = [name.as_bytes(), notify_level.as_str().as_bytes(), &muted, &horizon];
+        let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
+        // FNV-1a: the same on all nodes.
+        Self(
+            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+                | 1,
+        )
+    }
 }
 
 /// A session before it was continued, for as long as its client may not have heard of that.

@@ -16,18 +16,17 @@ use super::history::{History, Known};
 use super::journal::Mark;
 use super::keeper::read_part;
 use super::offset::{self, Hint};
-use super::record::{Former, Record, Standing};
+use super::record::{Facts, Former, Record, Standing};
 use super::sessions::{Key, Resumable};
 use super::together::{Behind, Lasts, Missed};
 use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume};
 use crate::ImksResult;
-use crate::auth::{Identity, Membership};
+use crate::auth::Identity;
 use crate::clock::micros;
 use crate::messaging::metrics::{self, Resumed};
 use crate::messaging::push::user_room;
 use crate::messaging::timed::timed;
 use crate::models::Db;
-use crate::models::channel_state::ChannelHead;
 use crate::models::message_sync::Cursor;
 use crate::models::resume::{self as rows, FoundSession, PARTS_AT_ONCE, StoredSession};
 use crate::secret::sha256;
@@ -67,26 +66,6 @@ impl Replay {
     /// Returns the bytes of the events.
     pub(in crate::messaging) fn bytes(&self) -> usize {
         self.0.iter().map(|missed| missed.bytes).sum()
-    }
-}
-
-/// A fingerprint of what a client is told of a channel beside its numbers; never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::messaging) struct Facts(u32);
-
-impl Facts {
-    /// Returns the fingerprint of a channel, for the member that it is told to.
-    pub(in crate::messaging) fn of(membership: &Membership, head: &ChannelHead) -> Self {
-        let Membership { name, notify_level, muted_until, .. } = membership;
-        let (muted, horizon) =
-            (muted_until.unwrap_or_default().to_be_bytes(), head.horizon_seq.to_be_bytes());
-        let parts: [&[u8]; 4] = [name.as_bytes(), notify_level.as_str().as_bytes(), &muted, &horizon];
-        let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
-        // FNV-1a: the same on all nodes.
-        Self(
-            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-                | 1,
-        )
     }
 }
 
