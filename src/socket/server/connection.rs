@@ -266,7 +266,7 @@ impl ConnectionTask {
                 self.start_handler(handling, cx);
             }
             None => {
-                tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), "no handler")
+                tracing::debug!(socket_sid = event.socket().id(), event = &*event.logged_name(), "no handler")
             }
         }
     }
@@ -327,6 +327,7 @@ impl ConnectionTask {
             self.join_timer = None;
             if let Err(error) = self.client.handle_timeout(Instant::now()) {
                 self.refuse_connection(&error);
+                self.connection.abandon();
             }
         }
     }
