@@ -387,7 +387,7 @@ def settings_are_those_of_the_program():
     check(set(CHART.schema["properties"]["files"]["properties"]) <= known, "files")
     with open(os.path.join(PATH, "files/settings.json")) as file:
         settings = json.load(file)
-    same(set(settings["variables"].values()), known)
+    same(set(settings["variables"].values()), {name for name in known if name.isupper()})
     same({settings["variables"][key] for key in settings["secrets"]}, with_file)
     with open(os.path.join(PATH, "templates/deployment.yaml")) as file:
         named = set(re.findall(r"\b(IMKS_[A-Z_]+)", file.read())) - {"IMKS_CONFIG", "IMKS_PORT"}
