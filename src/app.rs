@@ -4,6 +4,8 @@ pub mod authenticators;
 mod backlogs;
 mod bus;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod document;
 mod drain;
 mod first_page;

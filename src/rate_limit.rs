@@ -129,6 +129,28 @@ impl LineLimit {
     }
 }
 
+/// What tells of something that lasts: once in a while, and how often it has happened since it was last told.
+#[derive(Debug, Default)]
+pub struct Reminder {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Reminder {
+    /// Counts an occurrence, and returns how many are to be told now.
+    pub fn count(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < REMINDED) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+/// How often something that lasts is told.
+const REMINDED: Duration = Duration::from_secs(10);
+
 /// One bucket per key, for keys that are not bound to a connection, such as a user or a user in a channel.
 #[derive(Debug)]
 pub struct Limiter<K: Eq + Hash> {

@@ -14,6 +14,9 @@ pub(crate) trait Broker: Send + Sync + 'static {
     /// Returns the name for logs, health and metrics.
     fn name(&self) -> &'static str;
 
+    /// Returns host and port of each server, without user and password.
+    fn place(&self) -> String;
+
     /// Returns the error for a reason why the broker cannot be used.
     fn error(&self, why: String) -> ImksError;
 

@@ -144,7 +144,9 @@ impl Pipe for BrokerPipe {
         Box::pin(async move {
             let connection = self.shared.connection.lock().clone();
             match connection {
-                Some(connection) => self.shared.probe(&*connection).await.map_err(|Ended(_, why)| why),
+                Some(connection) => {
+                    self.shared.probe(&*connection).await.map_err(|Ended(_, why)| self.shared.placed(&why))
+                }
                 None => Err(self.shared.down.lock().clone()),
             }
             .map_err(|why| self.shared.broker.error(why))
@@ -172,6 +174,7 @@ impl Shared {
             if self.stop.is_cancelled() {
                 break;
             }
+            let why = self.placed(&why);
             self.went_down(&why);
             metrics::RECONNECTS.of(reason).increment();
             outage.report(self.broker.name(), &why);
@@ -337,6 +340,10 @@ impl Shared {
         });
     }
 
+    fn placed(&self, why: &str) -> String {
+        placed(self.broker.name(), &self.broker.place(), why)
+    }
+
     fn went_down(&self, why: &str) {
         why.clone_into(&mut self.down.lock());
         metrics::UP.set(0);
@@ -400,6 +407,15 @@ async fn within(command: impl Future<Output = ImksResult<()>>) -> Result<(), End
     }
 }
 
+/// Returns a reason with the servers that it is about.
+fn placed(broker: &str, place: &str, why: &str) -> String {
+    if why.contains(place) {
+        return why.to_owned();
+    }
+    let why = why.strip_prefix(broker).and_then(|why| why.strip_prefix(": ")).unwrap_or(why);
+    format!("{broker}: {place}: {why}")
+}
+
 /// Returns an error with its causes.
 fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -441,3 +457,19 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The minimum time between two log entries about an outage.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_broker_is_told_with_its_address() {
+        for (why, told) in [
+            ("redis: Request timed out.", "redis: cache:6379: Request timed out."),
+            ("Connection closed.", "redis: cache:6379: Connection closed."),
+            ("redis: cache:6379: Connection refused", "redis: cache:6379: Connection refused"),
+        ] {
+            assert_eq!(placed("redis", "cache:6379", why), told);
+        }
+    }
+}

@@ -116,8 +116,10 @@ impl Setting for Network {
     }
 }
 
-/// A list of values, separated by commas.
+/// A list of values, separated by commas; a list of secrets is a secret.
 impl<T: Setting> Setting for Vec<T> {
+    const SECRET: bool = T::SECRET;
+
     fn parse(text: &str) -> Result<Self, String> {
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
     }

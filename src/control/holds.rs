@@ -15,7 +15,7 @@ use crate::{ImksError, ImksResult};
 pub(super) async fn set(ctx: Ctx, request: SetLegalHoldRequest) -> ImksResult<SetLegalHoldResponse> {
     let target = target(&request.channel_id, &request.user_id)?;
     let hold = legal_hold::set(ctx.db(), target, &request.reason, &ctx.caller().name).await?;
-    tracing::info!(kind = ?target.0, target = %target.1, caller = %ctx.caller().name, "a legal hold is set");
+    tracing::info!(kind = ?target.0, target = %target.1, caller = &*ctx.caller().name, "a legal hold is set");
     Ok(SetLegalHoldResponse { hold: Some(shown(hold)) })
 }
 
@@ -26,7 +26,7 @@ pub(super) async fn release(
 ) -> ImksResult<ReleaseLegalHoldResponse> {
     let (kind, target) = target(&request.channel_id, &request.user_id)?;
     let released = legal_hold::release(ctx.db(), target, &ctx.caller().name).await?;
-    tracing::info!(?kind, %target, released, caller = %ctx.caller().name, "a legal hold is released");
+    tracing::info!(?kind, %target, released, caller = &*ctx.caller().name, "a legal hold is released");
     Ok(ReleaseLegalHoldResponse { released })
 }
 

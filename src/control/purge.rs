@@ -78,6 +78,6 @@ async fn order(
         Some(request) => Uuid::new_v5(&caller.id, request.as_str().as_bytes()),
         None => clock::new_id(),
     };
-    tracing::info!(kind = ?what.0, target = %what.1, before, caller = %caller.name, "a purge was ordered");
+    tracing::info!(kind = ?what.0, target = %what.1, before, caller = &*caller.name, "a purge was ordered");
     ctx.backend().purge(id, what, before, (&caller.name, reason)).await
 }

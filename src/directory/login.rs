@@ -16,6 +16,7 @@ use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::{IDS_MAX, v1};
+use crate::telemetry::shown;
 
 /// A membership to make: the channel, and the only role of the member there.
 struct Join {
@@ -141,7 +142,7 @@ impl Directory {
         for grant in grants {
             let Some(place) = self.granted(&grant.channel, create).await? else {
                 let channel = grant.channel;
-                tracing::info!(%user, channel, "a login names a channel that does not exist: they do not join it");
+                tracing::info!(%user, channel = &*shown(&channel), "a login names a channel that does not exist: they do not join it");
                 continue;
             };
             if self.is_banned(place, user).await? {

@@ -65,6 +65,11 @@ impl Place {
         }
     }
 
+    /// Whether the session was found good.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
     /// Notes that the session has ended.
     pub(crate) fn end(self, handshake: &Handshake) {
         if self.is_settled {

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version, header};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{RawStream, Secure, TakeStream};
@@ -26,8 +27,10 @@ use crate::http::crowding::{Crowding, Place};
 use crate::http::metrics;
 use crate::http::proxy_protocol;
 use crate::http::refusal::{self, Refusal};
+use crate::http::request_rules::broken_rule;
 use crate::http::stream::{HttpStream, Shared};
 use crate::http::tls::Tls;
+use crate::rate_limit::Reminder;
 
 /// The state that all connections of a listener share.
 pub(super) struct Served<S> {
@@ -39,6 +42,8 @@ pub(super) struct Served<S> {
     tls: Option<Tls>,
     trusted_proxies: Vec<Network>,
     proxy_protocol: bool,
+    /// The log of connections of proxies that do not begin with a header.
+    headerless: Mutex<Reminder>,
     connections_per_address_max: usize,
     crowding: Arc<Crowding>,
 }
@@ -60,6 +65,7 @@ impl<S> Served<S> {
             tls: config.tls.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            headerless: Mutex::default(),
             connections_per_address_max: config.connections_per_address_max,
             crowding: config.connections.crowding.clone(),
         }
@@ -78,10 +84,18 @@ impl<S> Served<S> {
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Ok(Err(error)) => {
                 metrics::PROXY_HEADERS_MISSING.increment();
-                tracing::debug!(%peer, %error, "connection of a trusted proxy refused");
+                self.tell_headerless(peer, &error);
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// Logs that a proxy does not tell for whom it connects. Each of its connections fails, so not every one is told.
+    fn tell_headerless(&self, peer: SocketAddr, error: &io::Error) {
+        let told = self.headerless.lock().count(Instant::now());
+        if let Some(connections) = told {
+            tracing::warn!(%peer, %error, connections, "connection of a trusted proxy refused");
         }
     }
 
@@ -176,45 +190,36 @@ impl<S> Served<S> {
         };
         let Err(error) = ended else { return };
         tracing::trace!(%peer, %error, "connection ended");
-        if !error.is_timeout() {
+        if !error.is_timeout() && !error.is_parse_version_h2() {
             return;
         }
-        // Boxed, so that it does not enlarge connections that are not slow.
-        let refusing = serving.into_parts().map(|parts| Box::pin(refuse_slow(parts.io.into_inner())));
+        // Boxed, so that it does not enlarge connections that end otherwise.
+        let refusing =
+            serving.into_parts().map(|parts| Box::pin(refuse_unanswered(parts.io.into_inner(), error)));
         if let Some(refusing) = refusing {
             refusing.await;
         }
     }
 }
 
-/// Tells a peer that has begun a request and not completed its head in time. A peer that is silent between
-/// requests is owed nothing.
-async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(mut stream: HttpStream<S>) {
-    if !stream.is_in_head() {
-        return;
-    }
+/// Tells a peer that hyper leaves without an answer: one that has begun a request and not completed its head in time, or
+/// that speaks HTTP/2. A peer that is silent between requests is owed nothing.
+async fn refuse_unanswered<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: HttpStream<S>,
+    error: hyper::Error,
+) {
+    let refusal = match error.is_timeout() {
+        true if !stream.is_in_head() => return,
+        true => &refusal::TOO_SLOW,
+        false => &refusal::HTTP2,
+    };
     let answer = async {
-        stream.write_all(&refusal::TOO_SLOW.bytes()).await?;
+        stream.write_all(&refusal.bytes()).await?;
         stream.shutdown().await
     };
     if !matches!(timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
-        tracing::trace!("slow request was not answered");
+        tracing::trace!("a refused request was not answered");
     }
-}
-
-/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host, nobody
-/// may name two, of which a proxy reads the other one (RFC 9112 section 3.2), and only one expectation exists (RFC 9110
-/// section 10.1.1).
-fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
-    let headers = request.headers();
-    match headers.get_all(header::HOST).iter().count() {
-        0 if request.version() == Version::HTTP_11 => return Some(&refusal::NO_HOST),
-        0 | 1 => {}
-        _ => return Some(&refusal::TWO_HOSTS),
-    }
-    let expectation = headers.get(header::EXPECT)?;
-    let known = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    (!known).then_some(&refusal::EXPECTATION)
 }
 
 /// Adds facts about the connection that the layer above cannot see.

@@ -34,6 +34,8 @@ struct Part {
     name: &'static str,
     role: Role,
     probe: Probe,
+    /// Whether its failure was told.
+    told: AtomicBool,
 }
 
 /// What it means when a part is down.
@@ -186,7 +188,7 @@ impl Health {
     }
 
     fn part(mut self, name: &'static str, role: Role, probe: Probe) -> Self {
-        self.parts.push(Part { name, role, probe });
+        self.parts.push(Part { name, role, probe, told: AtomicBool::new(false) });
         self
     }
 
@@ -248,11 +250,11 @@ impl Health {
             return checks.clone();
         }
         let started = Instant::now();
-        let ask = |part: &Part| (part.name, self.tasks.spawn(timed((part.probe)())));
-        let running: Vec<_> = self.parts.iter().map(ask).collect();
+        let running: Vec<_> =
+            self.parts.iter().map(|part| (part, self.tasks.spawn(timed((part.probe)())))).collect();
         let mut checks: Checks = PARTS.iter().map(|part| (*part, DISABLED)).collect();
-        for (name, task) in running {
-            checks.insert(name, answer(name, task, started).await);
+        for (part, task) in running {
+            checks.insert(part.name, answer(part, task, started).await);
         }
         *last = Some((Instant::now(), checks.clone()));
         checks
@@ -268,6 +270,23 @@ impl Default for Health {
 impl fmt::Debug for Health {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Health").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl Part {
+    /// Logs a failure when it begins. It is asked for every second, so what lasts is told at debug.
+    fn tell_failure(&self, error: &impl fmt::Display) {
+        match self.told.swap(true, Ordering::Relaxed) {
+            false => tracing::warn!(part = self.name, %error, "health check failed"),
+            true => tracing::debug!(part = self.name, %error, "health check fails still"),
+        }
+    }
+
+    /// Logs the end of a failure.
+    fn tell_success(&self) {
+        if self.told.swap(false, Ordering::Relaxed) {
+            tracing::info!(part = self.name, "health check succeeds again");
+        }
     }
 }
 
@@ -299,18 +318,19 @@ async fn timed(probe: impl Future<Output = ImksResult<Finding>>) -> (ImksResult<
     (outcome, started.elapsed())
 }
 
-async fn answer(name: &str, task: JoinHandle<(ImksResult<Finding>, Duration)>, started: Instant) -> Check {
+async fn answer(part: &Part, task: JoinHandle<(ImksResult<Finding>, Duration)>, started: Instant) -> Check {
     match tokio::time::timeout_at(started + DEADLINE, task).await {
         Ok(Ok((Ok(Finding { is_degraded, numbers }), elapsed))) => {
+            part.tell_success();
             let status = if is_degraded { PartStatus::Degraded } else { PartStatus::Up };
             Check { status, latency_ms: Some(millis(elapsed)), numbers }
         }
         Ok(Ok((Err(error), elapsed))) => {
-            tracing::warn!(part = name, %error, "health check failed");
+            part.tell_failure(&error);
             Check::down(Some(millis(elapsed)))
         }
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!(part = name, "health check gave no answer");
+            part.tell_failure(&"no answer");
             Check::down(None)
         }
     }
@@ -328,3 +348,52 @@ const PARTS: [&str; 4] = ["postgres", "redis", "nats", "appks_grpc"];
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The time for which a result is cached.
 const CACHE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::ImksError;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_lasts_is_told_when_it_begins_and_when_it_ends() {
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(lines.finish());
+        let works = Arc::new(AtomicBool::new(true));
+        let now = works.clone();
+        let health = Health::new().needs("sqlite", move || {
+            let works = now.load(Ordering::Relaxed);
+            async move { works.then_some(()).ok_or(ImksError::Unavailable("the disk")) }
+        });
+        let mut told = Vec::new();
+        for (is_up, checks) in [(true, 2), (false, 5), (true, 2), (false, 3)] {
+            works.store(is_up, Ordering::Relaxed);
+            for _ in 0..checks {
+                tokio::time::sleep(2 * CACHE).await;
+                assert_eq!(health.readiness().await == Readiness::Ready, is_up);
+            }
+            let lines = String::from_utf8(std::mem::take(&mut *log.0.lock())).unwrap();
+            told.push(lines.lines().map(|line| line.contains("WARN")).collect::<Vec<_>>());
+        }
+        assert_eq!(told, [vec![], vec![true], vec![false], vec![true]]);
+    }
+}

@@ -33,7 +33,7 @@ use crate::http::connection::{Connection, Served};
 use crate::http::crowding::Crowding;
 use crate::http::metrics;
 use crate::http::refusal;
-use crate::rate_limit::Rate;
+use crate::rate_limit::{Rate, Reminder};
 use crate::{ImksError, ImksResult};
 
 /// Listens on an address. Accepted connections inherit `TCP_NODELAY`, unless [`serve`] is told otherwise.
@@ -223,12 +223,9 @@ fn set_options(listener: &TcpListener, config: &Config) -> io::Result<()> {
     }
 }
 
-/// The failures of a listener that were not told yet, and when they were last told.
+/// The failures of a listener to accept connections. They last, and the log is for people.
 #[derive(Default)]
-pub(super) struct Failures {
-    untold: u64,
-    told: Option<Instant>,
-}
+pub(super) struct Failures(Reminder);
 
 impl Failures {
     /// Recovers from a failed accept. A connection that failed before it was accepted affects no others. Any
@@ -239,20 +236,10 @@ impl Failures {
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
             return;
         }
-        if let Some(failures) = self.count(Instant::now()) {
+        if let Some(failures) = self.0.count(Instant::now()) {
             tracing::warn!(%error, failures, "cannot accept connections, trying again");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-
-    /// Counts a failure, and returns how many are to be told now: they last, and the log is for people.
-    fn count(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| now.duration_since(told) < ACCEPT_REPORT) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -291,8 +278,6 @@ impl Drop for ConnectionSlot {
 
 /// The maximum number of connections that the system queues until they are accepted.
 const BACKLOG: i32 = 4096;
-/// How often failures to accept connections are told while they last.
-const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -326,7 +311,7 @@ mod tests {
     #[test]
     fn a_lack_of_file_descriptors_is_told_once_in_ten_seconds_with_a_count() {
         let (mut failures, start) = (Failures::default(), Instant::now());
-        let told = (0..401).filter_map(|n| failures.count(start + n * ACCEPT_PAUSE));
+        let told = (0..401).filter_map(|n| failures.0.count(start + n * ACCEPT_PAUSE));
         assert_eq!(told.collect::<Vec<_>>(), [1, 200, 200]);
     }
 

@@ -15,6 +15,7 @@ pub mod mutual_tls;
 mod proxy_protocol;
 pub mod quic;
 mod refusal;
+mod request_rules;
 mod request_scanner;
 mod serving;
 mod socketio;

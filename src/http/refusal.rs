@@ -79,6 +79,17 @@ pub(super) static NO_HOST: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is missing");
 pub(super) static TWO_HOSTS: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is there twice");
+pub(super) static BAD_HOST: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is not a host with a port");
+pub(super) static CHUNKED_TWICE: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The body is chunked twice");
+pub(super) static TRANSFER_CODING: Refusal =
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, Code::InvalidPayload, "The only Transfer-Encoding is chunked");
+pub(super) static HTTP2: Refusal = Refusal::new(
+    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    Code::InvalidPayload,
+    "This port speaks HTTP/1.1, not HTTP/2",
+);
 pub(super) static EXPECTATION: Refusal = Refusal::new(
     StatusCode::EXPECTATION_FAILED,
     Code::InvalidPayload,
@@ -134,6 +145,10 @@ mod tests {
             &MALFORMED,
             &NO_HOST,
             &TWO_HOSTS,
+            &BAD_HOST,
+            &CHUNKED_TWICE,
+            &TRANSFER_CODING,
+            &HTTP2,
             &EXPECTATION,
             &NOT_TLS,
             &TARGET_TOO_LONG,

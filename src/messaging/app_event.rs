@@ -25,7 +25,7 @@ pub(super) async fn answer(
     let request_id = RequestId::next();
     let answered = asked.and_then(|answer| send(&mut event, &answer, &request_id, span.as_ref()));
     if let Some(span) = &mut span {
-        span.note("imks.event", event.logged_name().to_owned());
+        span.note("imks.event", event.logged_name().into_owned());
     }
     outcome::note_traced(&mut span, &answered, &request_id);
     if let Err(error) = answered {

@@ -45,7 +45,7 @@ pub(super) fn answer<Res: Serialize>(
         Ok(handled) => handled,
         Err(error) => return fail_as(event, &error, &request_id),
     };
-    note_answered(event.logged_name(), Some(event.socket().id()), &request_id);
+    note_answered(&event.logged_name(), Some(event.socket().id()), &request_id);
     let Some(ack) = event.take_ack() else { return };
     let envelope = Success::new(&data, &request_id).traced(span.as_ref().map(Span::parent));
     let sent = match room {
@@ -63,7 +63,7 @@ pub(super) fn fail(event: &mut Event, error: &ImksError) {
 
 /// Sends an error with the id that the span of the request has, too: as the requested ack, or else as the event `error`.
 pub(super) fn fail_as(event: &mut Event, error: &ImksError, request_id: &RequestId) {
-    note(event.logged_name(), Some(event.socket().id()), error, request_id);
+    note(&event.logged_name(), Some(event.socket().id()), error, request_id);
     if let Some(ack) = event.take_ack() {
         return note_sent(event.socket(), ack.send(&Failure::new(error, request_id)));
     }

@@ -20,6 +20,7 @@ use crate::auth::{Identity, Presented};
 use crate::clock::{self, Micros};
 use crate::rate_limit::{Bucket, Rate};
 use crate::socket::Socket;
+use crate::telemetry::shown::is_unseen;
 use crate::{ImksError, ImksResult};
 
 /// One signed-in device. Stored with its socket; an HTTP request creates one of its own.
@@ -99,10 +100,10 @@ pub struct Client {
 
 impl Client {
     /// Reads `auth.client`. What does not have its form is left out, because a client is not refused for it. Long
-    /// texts are cut, and control characters removed.
+    /// texts are cut, and characters that are not seen removed.
     pub(super) fn read(value: &Value) -> Option<Self> {
         let text = |field: &str| {
-            let shown = value.get(field)?.as_str()?.chars().filter(|c| !c.is_control());
+            let shown = value.get(field)?.as_str()?.chars().filter(|c| !is_unseen(*c));
             let text: String = shown.take(CLIENT_CHARS_MAX).collect();
             (!text.trim().is_empty()).then(|| text.trim().into())
         };

@@ -9,6 +9,7 @@ use crate::ImksError;
 use crate::clock;
 use crate::rate_limit::{LineLimit, Rate};
 use crate::socket::{DisconnectReason, Socket};
+use crate::telemetry::shown;
 
 /// The log of those who were not let in. They need no token for it, so it is bounded.
 #[derive(Debug)]
@@ -46,10 +47,10 @@ pub(super) fn signed_in(socket: &Socket, session: &Session) {
         engine_sid = %handshake.sid,
         connection = %session.connection_id(),
         user = %identity.user_id,
-        username = &*identity.username,
+        username = &*shown(&identity.username),
         peer = %handshake.peer,
         transport = socket.transport().name(),
-        client = session.client().map(tracing::field::display),
+        client = session.client().map(ToString::to_string),
         // This one becomes one of them as soon as its connect is answered.
         clients = socket.namespace().len() + 1,
         "signed in"

@@ -99,6 +99,11 @@ impl Broker for PostgresBroker {
         "postgres"
     }
 
+    fn place(&self) -> String {
+        let options = self.pool.connect_options();
+        format!("{}:{}", options.get_host(), options.get_port())
+    }
+
     fn error(&self, why: String) -> ImksError {
         ImksError::AdapterMessageBus(Cause::new(why))
     }

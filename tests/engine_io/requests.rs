@@ -100,7 +100,13 @@ async fn the_first_subprotocol_that_is_offered_is_chosen() {
     let answer = read_head(&mut server.raw(&offer("chat-v2, chat-v1")).await).await.to_ascii_lowercase();
     assert!(answer.starts_with("http/1.1 101") && answer.contains("sec-websocket-protocol: chat-v2\r\n"));
     let refused = Answer::read(&mut server.raw(&offer("a, a")).await).await;
-    assert_eq!((refused.status, &*refused.body), (400, "Invalid Sec-WebSocket-Protocol header"));
+    let said = r#"{"code":3,"message":"Invalid Sec-WebSocket-Protocol header"}"#;
+    assert_eq!((refused.status, &*refused.body), (400, said));
+    let old = head.replace("Version: 13", "Version: 8");
+    let refused = Answer::read(&mut server.raw(&old).await).await;
+    assert_eq!(refused.header("content-type"), Some("application/json"));
+    let headers = (refused.header("sec-websocket-version"), refused.header("connection"));
+    assert_eq!(headers, (Some("13"), Some("close")));
 }
 
 /// What a client may write into the headers of an upgrade, of every kind that has ended a server elsewhere.

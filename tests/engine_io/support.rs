@@ -162,7 +162,9 @@ impl Server {
         match Box::pin(tokio_tungstenite::connect_async(url)).await {
             Err(tungstenite::Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
-                (response.status().as_u16(), String::from_utf8(body).unwrap())
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert!(body["code"].is_number(), "{body}");
+                (response.status().as_u16(), body["message"].as_str().unwrap().to_owned())
             }
             other => panic!("not refused: {other:?}"),
         }

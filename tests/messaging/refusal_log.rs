@@ -33,6 +33,15 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
+    /// The same as lines of JSON.
+    fn start_json() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG);
+        let subscriber = lines.json().with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
     /// The line that says this.
     fn line(&self, said: &str) -> String {
         let text = String::from_utf8(self.0.lock().clone()).unwrap();
@@ -155,7 +164,7 @@ async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
     let ids = format!("user={} username=\"alice\"", user.id);
     let connection =
         format!("connection={}", alice.expect("session:ready").await["connection_id"].as_str().unwrap());
-    let said = ["peer=127.0.0.1:", "transport=\"websocket\"", "client=webINFO forged 1.4", "clients=1"];
+    let said = ["peer=127.0.0.1:", "transport=\"websocket\"", "client=\"webINFO forged 1.4\"", "clients=1"];
     for part in ["INFO", &ids, &connection].into_iter().chain(said) {
         assert!(came.contains(part), "{part}: {came}");
     }
@@ -171,6 +180,30 @@ async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
     assert!(left.contains("reason=\"client namespace disconnect\"") && left.contains("seconds="), "{left}");
     assert!(left.contains(&connection) && !left.contains("code="), "its connection is open: {left}");
     drop(bob);
+    server.stop().await;
+}
+
+/// Names of programs that look like fields, and characters that change how a line is seen.
+const FORGED: &str = "web user=01a2-ceo username=\"ceo\" \u{202e}gnp\u{2066}.\u{2028}exe\u{200b}\u{feff}";
+
+#[tokio::test]
+async fn a_client_forges_no_field_of_a_line_with_the_name_of_its_program() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("alice").await;
+    let auth = json!({ "token": token, "client": { "name": FORGED, "version": "1\u{202e}" } });
+    let (log, guard) = Log::start();
+    TestClient::open(server.addr()).await.join(auth.clone()).await.unwrap();
+    let came = log.line("signed in");
+    let quoted = r#"client="web user=01a2-ceo username=\"ceo\" gnp.exe 1""#;
+    assert!(came.contains(quoted) && came.contains(" username=\"alice\" "), "{came}");
+    drop(guard);
+    let (log, _guard) = Log::start_json();
+    TestClient::open(server.addr()).await.join(auth).await.unwrap();
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    let came = text.lines().find(|line| line.contains("signed in")).unwrap();
+    let came: Value = serde_json::from_str(came).unwrap();
+    assert_eq!(came["fields"]["client"], "web user=01a2-ceo username=\"ceo\" gnp.exe 1");
+    assert_eq!(came["fields"]["username"], "alice");
     server.stop().await;
 }
 

@@ -34,10 +34,9 @@ EVERYTHING = {
         "engine": {"cors_origins": ["https://a.example", "https://b.example"], "polling": False, "max_payload": 1000000},
         "attachments": {"place": "off"},
     },
-    "secrets": {"DATABASE_URL": SECRET, "REDIS_URL": SECRET, "IMKS_CORE_URL": SECRET},
+    "secrets": {"DATABASE_URL": SECRET, "REDIS_URL": SECRET, "IMKS_CORE_URL": SECRET, "IMKS_WEBHOOK_SECRET": SECRET},
     "files": {"IMKS_CORE_CA": {"name": "core", "key": "ca.crt"}},
     "env": {"RUST_LOG": "info", "IMKS_LOG_FORMAT": "pretty"},
-    "secretEnv": {"IMKS_WEBHOOK_SECRET": SECRET},
     "tls": {"secretName": "tls"},
     "internal": {"secretName": "internal", "clientCaKey": "ca.crt"},
     "webtransport": {"enabled": True, "service": {"annotations": {"a": "b"}}},
@@ -112,6 +111,8 @@ def pod(documents, name="imks"):
 
 def environment(documents, name="imks"):
     (container,) = pod(documents, name)["containers"]
+    names = [one["name"] for one in container["env"]]
+    same(len(names), len(set(names)))
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
 
 
@@ -121,7 +122,7 @@ def can_start(documents, **more):
         variables = {}
         for name, value in environment(documents).items():
             if not isinstance(value, str):
-                value = "whsec_" + "QUFB" * 8 if name == "IMKS_WEBHOOK_SECRET" else "10.1.2.3"
+                value = "10.1.2.3"
             value = value.replace("$(POD_IP)", "10.1.2.3")
             if value.startswith("/etc/imks/"):
                 value = directory + value
@@ -247,6 +248,7 @@ def everything():
         DATABASE_URL="postgres://imks:hunter2@db/imks",
         REDIS_URL="redis://redis",
         IMKS_CORE_URL="https://core:9000",
+        IMKS_WEBHOOK_SECRET="whsec_" + "QUFB" * 8,
     )
     same((shown["IMKS_LIMIT_SENDS"], shown["IMKS_LIMIT_SESSIONS_PER_USER"]), ("20/40", "5"))
     same(shown["IMKS_CORS_ORIGINS"], "https://a.example,https://b.example")
@@ -319,7 +321,45 @@ def refusals():
     refused({"config": {"listen": "0.0.0.0:80"}}, "config.listen is set by the chart")
     refused({"config": {"drain": {"delay": "1s"}}}, "drain.delaySeconds")
     refused({"config": {"database": {"url": "postgres://imks:hunter2@db/imks"}}}, "is a secret", "secrets.DATABASE_URL")
-    refused({"env": {"IMKS_LISTEN": "x"}}, "IMKS_LISTEN is set by the chart")
+    for name, value in (
+        ("IMKS_LISTEN", "service.port"),
+        ("IMKS_ADAPTER", "config.cluster.adapter"),
+        ("IMKS_WEBTRANSPORT", "webtransport.enabled"),
+        ("IMKS_TLS_CERT", "tls.secretName"),
+        ("IMKS_INTERNAL_CLIENT_CA", "internal.clientCaKey"),
+        ("IMKS_DRAIN_DELAY", "drain.delaySeconds"),
+        ("IMKS_CONFIG", "config"),
+        ("POD_IP", "ipFamily"),
+        ("DATABASE_URL_FILE", "secrets.DATABASE_URL"),
+    ):
+        refused({"env": {name: "x"}}, f"{name} is set by the chart", f"use the value {value} ")
+    refused({"files": {"IMKS_CORE_CA": SECRET}, "env": {"IMKS_CORE_CA": "x"}}, "files.IMKS_CORE_CA")
+    refused({"config": {"zz": 1}}, "config.zz is no setting of imks", "imks config init")
+    refused({"config": {"limits": {"zz": 1}}}, "config.limits.zz is no setting of imks")
+    refused({"config": {"zz": {}}}, "config.zz is no section of imks.toml")
+    refused({"config": {"limits": 1}}, "config.limits is no setting of imks")
+    refused({"env": {"IMKS_ZZ": "1"}}, "env.IMKS_ZZ is no setting of imks")
+    for key, variable, text in (
+        ("core_url", "IMKS_CORE_URL", "http://u:pw@core:9000"),
+        ("auth.url", "IMKS_AUTH_URL", "https://u:pw@app/login"),
+        ("auth.url", "IMKS_AUTH_URL", "https://app/login?key=pw"),
+        ("webhook.url", "IMKS_WEBHOOK_URL", "https://a.example/hook,https://u:pw@b.example/hook"),
+        ("events.secret", "IMKS_EVENTS_SECRET", "whsec_pw"),
+        ("webhook.secret", "IMKS_WEBHOOK_SECRET", "whsec_pw"),
+        ("token.hmac_secret", "IMKS_TOKEN_HMAC_SECRET", "pw" * 16),
+        ("database.url", "DATABASE_URL", "postgres://u:pw@h/d"),
+        ("cluster.redis_url", "REDIS_URL", "redis://h"),
+    ):
+        section, _, inner = key.rpartition(".")
+        config = {section: {inner: text}} if section else {inner: text}
+        refused({"config": config}, f"config.{key} is a secret", f"secrets.{variable}")
+        refused({"env": {variable: text}}, f"env.{variable} is a secret", f"secrets.{variable}")
+    twice = {"secrets": {"IMKS_CORE_URL": SECRET}, "env": {"IMKS_CORE_URL": "http://core:9000"}}
+    refused(twice, "IMKS_CORE_URL is there twice")
+    refused({"secretEnv": {"IMKS_WEBHOOK_SECRET": SECRET}}, "secretEnv")
+    render({"config": {"core_url": ["http://a:9000", "http://b:9000"]}})
+    plain = render({"config": {"core_url": "http://core:9000"}, "env": {"IMKS_AUTH_URL": "", "TZ": "UTC", "RUST_BACKTRACE": "1"}})
+    check('core_url = "http://core:9000"' in plain["ConfigMap", "imks"]["data"]["imks.toml"], "an address without a password is no secret")
     refused({**POSTGRES, "autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}, "minReplicas")
     # What the schema finds: names that do not exist, and values of the wrong kind.
     for values, word in (
@@ -345,6 +385,10 @@ def settings_are_those_of_the_program():
     same(set(CHART.schema["properties"]["secrets"]["properties"]), with_file)
     known = {match[1] for row in rows if (match := re.match(r"\| `(\w+)`", row))}
     check(set(CHART.schema["properties"]["files"]["properties"]) <= known, "files")
+    with open(os.path.join(PATH, "files/settings.json")) as file:
+        settings = json.load(file)
+    same(set(settings["variables"].values()), {name for name in known if name.isupper()})
+    same({settings["variables"][key] for key in settings["secrets"]}, with_file)
     with open(os.path.join(PATH, "templates/deployment.yaml")) as file:
         named = set(re.findall(r"\b(IMKS_[A-Z_]+)", file.read())) - {"IMKS_CONFIG", "IMKS_PORT"}
     check(named <= known, named - known)

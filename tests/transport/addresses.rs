@@ -1,6 +1,8 @@
 //! Who a client is by its address: behind proxies, and how much one address may have.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -9,6 +11,7 @@ use imks::engine::Config;
 use imks::engine::config::{Cors, Origins};
 use imks::http::listener;
 use imks::rate_limit::Rate;
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 
 use crate::support::{Answer, Server, read_head, within};
@@ -55,6 +58,37 @@ async fn a_proxy_tells_the_client_before_the_first_byte_of_http() {
     // The end of the stream, or a reset: the bytes of the request were not read.
     let _ = within(without.read_to_end(&mut nothing)).await;
     assert!(nothing.is_empty(), "{nothing:?}");
+}
+
+/// What this thread logs. The runtimes of these tests have one thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_once_in_a_while_that_a_proxy_does_not_tell_its_clients() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(lines.finish());
+    let server = server(listener::Config { proxy_protocol: true, ..behind_a_proxy() }).await;
+    for _ in 0..3 {
+        let mut without = server.raw("GET /me HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let _ = within(without.read_to_end(&mut Vec::new())).await;
+    }
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("trusted proxy refused")).collect();
+    assert_eq!(told.len(), 1, "{text}");
+    assert!(told[0].contains("WARN") && told[0].contains("peer=127.0.0.1:"), "{text}");
 }
 
 #[tokio::test]

@@ -65,6 +65,10 @@ async fn what_is_not_http_is_refused_in_json() {
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", 417, "invalid_payload"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "invalid_payload"),
         ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400, "invalid_payload"),
+        ("GET / HTTP/1.1\r\nHost: a b/@\r\n\r\n", 400, "invalid_payload"),
+        ("GET / HTTP/1.1\r\nHost: \u{e9}\r\n\r\n", 400, "invalid_payload"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "invalid_payload"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 505, "invalid_payload"),
         (&large, 431, "payload_too_large"),
     ] {
         let answer = answer_to(&server, request).await;
@@ -77,7 +81,7 @@ async fn what_is_not_http_is_refused_in_json() {
 }
 
 /// Requests whose end two readers could see in two places, with what stands where the body is.
-const UNCLEAR: [(&str, &str); 14] = [
+const UNCLEAR: [(&str, &str); 17] = [
     ("Content-Length: 4\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
     ("Transfer-Encoding: chunked\r\nContent-Length: 4", "0\r\n\r\n"),
     ("Content-Length: 0\r\nContent-Length: 38", ""),
@@ -88,6 +92,9 @@ const UNCLEAR: [(&str, &str); 14] = [
     ("Content-Length : 0", ""),
     ("X: a\r\n Content-Length: 38", ""),
     ("Transfer-Encoding: xchunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked, chunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: gzip, chunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
     ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
     ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "0\r\n\r\n"),
     ("Transfer-Encoding: chunked", "10000000000000000\r\n0\r\n\r\n"),
@@ -116,6 +123,15 @@ async fn a_request_whose_end_is_unclear_is_answered_once_and_ends_its_connection
         assert_eq!(smuggled.load(Ordering::SeqCst), 0, "{framing}: {answers}");
     }
     assert_eq!(server.get("/smuggled").await.status, 200, "it can be reached");
+}
+
+#[tokio::test]
+async fn a_host_may_be_a_name_an_address_or_nothing() {
+    let server = Server::start(Config::default()).await;
+    for host in ["", "a", "my_host:3000", "chat.example.", "192.0.2.1", "[::1]:3000", "[fe80::1%25eth0]"] {
+        let request = format!("GET {HANDSHAKE} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(answer_to(&server, &request).await.status, 200, "{host}");
+    }
 }
 
 #[tokio::test]

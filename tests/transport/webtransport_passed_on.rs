@@ -124,5 +124,5 @@ async fn a_client_of_http_cannot_pretend_that_another_node_carries_its_stream() 
     let as_stream = path.replace("transport=polling", "transport=webtransport");
     let headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
     let refused = owner.server.http.request("GET", &as_stream, &headers, "").await;
-    assert_eq!((refused.status, &*refused.body), (400, "Transport unknown"));
+    assert_eq!((refused.status, &*refused.body), (400, r#"{"code":0,"message":"Transport unknown"}"#));
 }

@@ -131,6 +131,12 @@ impl Connection {
         }
     }
 
+    /// Tells the engine that the session has had the time of a new one, and ends: another may have its place, even if its
+    /// peer fetches the end much later or never.
+    pub fn abandon(&mut self) {
+        self.place.take_if(|place| !place.is_settled());
+    }
+
     /// Drives the connection and returns the next event. Must be called until it is pending: everything that
     /// was queued in the meantime is written just before that, at once. While `reading` is false, or too many
     /// answers wait ([`Outbox::answer`]), no message is returned. Everything else continues, and a pong that

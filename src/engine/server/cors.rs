@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::engine::config::{Cors, Origins};
 use crate::engine::request_error::RequestError;
+use crate::telemetry::shown;
 
 /// The policy of a server, which can be replaced while it is in use. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +105,10 @@ impl RefusedOrigins {
         if cors.is_some_and(|cors| is_allowed(cors, origin)) || is_same_origin(origin, request) {
             return;
         }
-        if self.is_new(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]) {
+        let origin = &origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)];
+        if self.is_new(origin) {
             tracing::warn!(
-                origin = %String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]).escape_debug(),
+                origin = &*shown(&String::from_utf8_lossy(origin)),
                 "pages of this origin cannot connect; to allow it, add it to IMKS_CORS_ORIGINS (engine::Config::cors)"
             );
         }

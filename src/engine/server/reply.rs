@@ -75,17 +75,17 @@ pub(crate) fn no_client_bundle() -> Reply {
     )
 }
 
-/// Returns an Engine.IO error (docs/protocol.md, "Transport"): JSON, or plain text for a WebSocket request.
+/// Returns an Engine.IO error (docs/protocol.md, "Transport").
 pub(crate) fn error(error: &RequestError, parts: &Parts, upgrade: bool) -> Reply {
     metrics::REQUESTS_REFUSED.of(error).increment();
     let status = match error {
         RequestError::Forbidden(_) if !upgrade => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_REQUEST,
     };
+    let mut reply = json(status, &error.code().into(), error.message());
     if !upgrade {
-        return json(status, &error.code().into(), error.message());
+        return reply;
     }
-    let mut reply = text(status, "text/html", error.message().to_owned());
     let headers = reply.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version != request::VERSION) {

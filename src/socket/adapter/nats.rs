@@ -110,6 +110,10 @@ impl Broker for Nats {
         "nats"
     }
 
+    fn place(&self) -> String {
+        Self::place(self)
+    }
+
     fn error(&self, why: String) -> ImksError {
         // What has ended a connection may be an error of this kind itself.
         ImksError::AdapterNats(Cause::new(why.strip_prefix("nats: ").unwrap_or(&why).to_owned()))

@@ -159,6 +159,10 @@ impl Broker for Redis {
         "redis"
     }
 
+    fn place(&self) -> String {
+        Self::place(self)
+    }
+
     fn error(&self, why: String) -> ImksError {
         // What has ended a connection may be an error of this kind itself.
         ImksError::AdapterRedis(Cause::new(why.strip_prefix("redis: ").unwrap_or(&why).to_owned()))

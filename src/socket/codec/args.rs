@@ -1,6 +1,7 @@
 //! The arguments of events and acks, kept as the received JSON text. Only the envelope is validated on
 //! arrival. The arguments are deserialized when a handler asks for a type.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -17,6 +18,7 @@ use super::packet_type::PacketType;
 use super::placeholder::all_have_attachments;
 use super::shape::Shape;
 use crate::error::{ImksError, ImksResult};
+use crate::telemetry::shown;
 
 /// The arguments of an event or ack: validated JSON text, and the attachments it refers to.
 ///
@@ -150,8 +152,9 @@ impl Args {
         }
     }
 
-    /// Returns the event name, truncated for logs because a client chose it.
-    pub(crate) fn logged_name(&self) -> &str {
+    /// Returns the event name as a log shows it, because a client chose it: truncated, and without characters that are not
+    /// seen.
+    pub(crate) fn logged_name(&self) -> Cow<'_, str> {
         logged(self.name())
     }
 
@@ -265,8 +268,8 @@ const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// Returns what a log shows of the name of an event or a room, which a client may have chosen.
-pub(crate) fn logged(name: &str) -> &str {
-    name.char_indices().nth(LOGGED_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
+pub(crate) fn logged(name: &str) -> Cow<'_, str> {
+    shown(name.char_indices().nth(LOGGED_CHARS_MAX).map_or(name, |(end, _)| &name[..end]))
 }
 
 /// The maximum number of characters of the name of an event or a room in logs.

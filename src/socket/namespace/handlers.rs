@@ -1,5 +1,6 @@
 //! The handlers of a namespace and their arguments. They are complete before the first client arrives.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -51,8 +52,9 @@ impl Event {
         self.args.name()
     }
 
-    /// Returns the name of the event, truncated for logs because a client chose it.
-    pub fn logged_name(&self) -> &str {
+    /// Returns the name of the event as a log shows it, because a client chose it: truncated, and without characters that
+    /// are not seen.
+    pub fn logged_name(&self) -> Cow<'_, str> {
         self.args.logged_name()
     }
 

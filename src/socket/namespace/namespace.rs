@@ -274,8 +274,13 @@ impl Namespace {
             receivers += 1;
             send(socket);
         });
-        let (room, rooms) = (target.rooms.first().map(|room| logged(room)), target.rooms.len());
-        tracing::debug!(namespace = self.path(), room, rooms, receivers, "broadcast");
+        tracing::debug!(
+            namespace = self.path(),
+            room = target.rooms.first().map(|room| logged(room).into_owned()),
+            rooms = target.rooms.len(),
+            receivers,
+            "broadcast"
+        );
     }
 
     /// Visits the members of a room, and the socket whose own room has this name.

@@ -30,7 +30,9 @@ async fn handle(namespace: &Namespace, event: Event) {
     match namespace.events().get(event.name()) {
         Some(Handler::Sync(handler)) => handler(event),
         Some(Handler::Async(handler)) => handler(event).await,
-        None => tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), "no handler"),
+        None => {
+            tracing::debug!(socket_sid = event.socket().id(), event = &*event.logged_name(), "no handler")
+        }
     }
 }
 

@@ -92,7 +92,7 @@ impl NamespaceBuilder {
                     Err(refusal) => answer(ack, Err::<(), _>(refusal)),
                 };
                 if let Err(error) = outcome {
-                    tracing::warn!(%error, event = event.logged_name(), "answer not sent");
+                    tracing::warn!(%error, event = &*event.logged_name(), "answer not sent");
                 }
             }
         })
@@ -113,13 +113,13 @@ fn mismatch(event: &Event, error: &ImksError, warned: &AtomicBool) -> EventError
         false => tracing::warn!(
             socket_sid = socket.id(),
             namespace = namespace.path(),
-            event = event.logged_name(),
+            event = &*event.logged_name(),
             reason,
             "the arguments of an event do not fit its handler; further ones are logged at debug"
         ),
         true => tracing::debug!(
             socket_sid = socket.id(),
-            event = event.logged_name(),
+            event = &*event.logged_name(),
             reason,
             "the arguments of an event do not fit its handler"
         ),

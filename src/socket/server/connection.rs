@@ -271,7 +271,7 @@ impl ConnectionTask {
             }
             Some(Handler::Async(handler)) => self.start_handler(handler(event), cx),
             None => {
-                tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), "no handler")
+                tracing::debug!(socket_sid = event.socket().id(), event = &*event.logged_name(), "no handler")
             }
         }
     }
@@ -332,6 +332,7 @@ impl ConnectionTask {
             self.join_timer = None;
             if let Err(error) = self.client.handle_timeout(Instant::now()) {
                 self.refuse_connection(&error);
+                self.connection.abandon();
             }
         }
     }

@@ -176,6 +176,27 @@ async fn whoever_has_joined_comes_in_again_when_newcomers_have_all_places_that_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_joined_nothing_in_time_leaves_the_place_to_another_though_the_end_is_never_fetched() {
+    let connect_timeout = Duration::from_secs(10);
+    let config = crate::socket::Config { connect_timeout, unjoined_max: 1, ..Default::default() };
+    let server = Server::builder(config).namespace("/", |_| {}).build().unwrap();
+    let engine = engine::Engine::new(engine::Config::default()).unwrap();
+    let serving = TaskTracker::new().spawn({
+        let (server, engine) = (server.clone(), engine.clone());
+        async move { server.serve(engine).await }
+    });
+    for _ in 0..3 {
+        assert_eq!(request(&engine, "GET", "", "").await.0, 200);
+        tokio::time::sleep(connect_timeout / 2).await;
+        assert_eq!(request(&engine, "GET", "", "").await.0, 503);
+        tokio::time::sleep(connect_timeout / 2 + Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.connections(), 3, "whoever polls learns that the session has ended");
+    server.close().await;
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_joined_nothing_in_time_and_does_not_poll_holds_up_no_end_of_the_server() {
     let connect_timeout = Duration::from_secs(1);
     let config = crate::socket::Config { connect_timeout, ..Default::default() };

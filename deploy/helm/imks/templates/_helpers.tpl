@@ -21,7 +21,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Whether the database is a file of the pod: "yes" or nothing. */}}
 {{- define "imks.sqlite" -}}
-{{- if not (or (hasKey .Values.secrets "DATABASE_URL") (hasKey .Values.secretEnv "DATABASE_URL")) }}yes{{ end }}
+{{- if not (hasKey .Values.secrets "DATABASE_URL") }}yes{{ end }}
 {{- end }}
 
 {{/* Whether anything is kept in the data directory, and so on a volume: "yes" or nothing. */}}
@@ -33,10 +33,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* How nodes reach each other: what is configured, else PostgreSQL, so that the old and the new pod of an upgrade do. */}}
 {{- define "imks.adapter" -}}
 {{- $cluster := .Values.config.cluster | default dict }}
-{{- $secret := merge (dict) .Values.secrets .Values.secretEnv }}
 {{- if $cluster.adapter }}{{ $cluster.adapter }}
-{{- else if hasKey $secret "REDIS_URL" }}redis
-{{- else if hasKey $secret "NATS_URL" }}nats
+{{- else if hasKey .Values.secrets "REDIS_URL" }}redis
+{{- else if hasKey .Values.secrets "NATS_URL" }}nats
 {{- else if include "imks.sqlite" . }}local
 {{- else }}postgres
 {{- end }}
@@ -73,19 +72,65 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* The settings that the chart makes from other values, and these values, as JSON. */}}
+{{- define "imks.own" -}}
+{{ dict "listen" "service.port" "internal_listen" "internal" "data_dir" "persistence" "tls.cert" "tls.secretName" "tls.key" "tls.secretName" "internal.tls_cert" "internal.secretName" "internal.tls_key" "internal.secretName" "internal.client_ca" "internal.clientCaKey" "webtransport.mode" "webtransport.enabled" "webtransport.listen" "webtransport.enabled" "cluster.address" "ipFamily" "drain.delay" "drain.delaySeconds" "drain.deadline" "drain.deadlineSeconds" | toJson }}
+{{- end }}
+
+{{/* Whether a setting is no secret as it stands in `value`: an address of HTTP without a user and a query. "yes" or nothing. */}}
+{{- define "imks.open" -}}
+{{- $text := kindIs "slice" .value | ternary (join "," .value) (toString .value) }}
+{{- if and (regexMatch "(url|endpoint)$" .key) (regexMatch "^(https?://[^@?]*)?$" $text) }}yes{{ end }}
+{{- end }}
+
+{{/* What the value config may not have. */}}
+{{- define "imks.check.config" -}}
+{{- $settings := .Files.Get "files/settings.json" | fromJson }}
+{{- $own := set (include "imks.own" . | fromJson) "log.format" "env.IMKS_LOG_FORMAT" }}
+{{- $given := dict }}
+{{- range $key, $value := .Values.config }}
+{{- if kindIs "map" $value }}
+{{- $known := false }}
+{{- range $name, $_ := $settings.variables }}{{ if hasPrefix (printf "%s." $key) $name }}{{ $known = true }}{{ end }}{{ end }}
+{{- if not $known }}{{ fail (printf "config.%s is no section of imks.toml: `imks config init` writes all of them" $key) }}{{ end }}
+{{- range $inner, $text := $value }}{{ $_ := set $given (printf "%s.%s" $key $inner) $text }}{{ end }}
+{{- else }}{{ $_ := set $given $key $value }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := $given }}
+{{- if hasKey $own $key }}{{ fail (printf "config.%s is set by the chart: use the value %s" $key (get $own $key)) }}{{ end }}
+{{- if not (hasKey $settings.variables $key) }}{{ fail (printf "config.%s is no setting of imks: `imks config init` writes all of them" $key) }}{{ end }}
+{{- if and (has $key $settings.secrets) (not (include "imks.open" (dict "key" $key "value" $value))) }}{{ fail (printf "config.%s is a secret, and config goes into a ConfigMap that many can read: use the value secrets.%s" $key (get $settings.variables $key)) }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* What the value env may not have. */}}
+{{- define "imks.check.env" -}}
+{{- $settings := .Files.Get "files/settings.json" | fromJson }}
+{{- $own := set (include "imks.own" . | fromJson) "cluster.adapter" "config.cluster.adapter" }}
+{{- $taken := dict "IMKS_CONFIG" "config" "PORT" "service.port" "POD_IP" "ipFamily" }}
+{{- $keys := dict }}
+{{- range $key, $name := $settings.variables }}
+{{- $_ := set $keys $name $key }}
+{{- if hasKey $own $key }}{{ $_ := set $taken $name (get $own $key) }}{{ end }}
+{{- if has $key $settings.secrets }}{{ $_ := set $taken (printf "%s_FILE" $name) (printf "secrets.%s" $name) }}{{ end }}
+{{- end }}
+{{- range $name, $_ := .Values.files }}{{ $_ := set $taken $name (printf "files.%s" $name) }}{{ end }}
+{{- range $name, $value := .Values.env }}
+{{- if hasKey $taken $name }}{{ fail (printf "%s is set by the chart: use the value %s in place of env.%s" $name (get $taken $name) $name) }}{{ end }}
+{{- $key := get $keys $name }}
+{{- if has $key $settings.secrets }}
+{{- if hasKey $.Values.secrets $name }}{{ fail (printf "%s is there twice: leave out env.%s, or secrets.%s" $name $name $name) }}{{ end }}
+{{- if not (include "imks.open" (dict "key" $key "value" $value)) }}{{ fail (printf "env.%s is a secret, and env goes into the Deployment that many can read: use the value secrets.%s" $name $name) }}{{ end }}
+{{- end }}
+{{- if and (hasPrefix "IMKS_" $name) (not $key) (not (has $name $settings.aliases)) }}{{ fail (printf "env.%s is no setting of imks: `imks check-config --table` lists all of them" $name) }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* What cannot work, said before anything is installed. */}}
 {{- define "imks.check" -}}
-{{- $config := .Values.config }}
-{{- $own := dict "listen" "service.port" "internal_listen" "internal" "data_dir" "persistence" "tls.cert" "tls.secretName" "tls.key" "tls.secretName" "internal.tls_cert" "internal.secretName" "internal.tls_key" "internal.secretName" "internal.client_ca" "internal.clientCaKey" "webtransport.mode" "webtransport.enabled" "webtransport.listen" "webtransport.enabled" "cluster.address" "ipFamily" "drain.delay" "drain.delaySeconds" "drain.deadline" "drain.deadlineSeconds" "log.format" "env" }}
-{{- $secret := dict "database.url" "secrets.DATABASE_URL" "token.hmac_secret" "secrets.IMKS_TOKEN_HMAC_SECRET" "auth.secret" "secrets.IMKS_AUTH_SECRET" "s3.secret" "secrets.IMKS_S3_SECRET" "admin.password_hash" "secrets.IMKS_ADMIN_PASSWORD_HASH" "cluster.redis_url" "secrets.REDIS_URL" "cluster.nats_url" "secrets.NATS_URL" "otlp.headers" "secrets.OTEL_EXPORTER_OTLP_HEADERS" "webhook.secret" "secretEnv.IMKS_WEBHOOK_SECRET" "events.secret" "secretEnv.IMKS_EVENTS_SECRET" }}
-{{- range $key, $value := $config }}
-{{- $keys := list $key }}
-{{- if kindIs "map" $value }}{{ $keys = list }}{{ range $inner, $_ := $value }}{{ $keys = append $keys (printf "%s.%s" $key $inner) }}{{ end }}{{ end }}
-{{- range $keys }}
-{{- if hasKey $own . }}{{ fail (printf "config.%s is set by the chart: use the value %s" . (get $own .)) }}{{ end }}
-{{- if hasKey $secret . }}{{ fail (printf "config.%s is a secret, and config goes into a ConfigMap that many can read: use the value %s" . (get $secret .)) }}{{ end }}
-{{- end }}
-{{- end }}
+{{- include "imks.check.config" . }}
+{{- include "imks.check.env" . }}
 {{- $several := include "imks.several" . }}
 {{- $sqlite := include "imks.sqlite" . }}
 {{- if and $several $sqlite }}{{ fail "several pods need PostgreSQL: set secrets.DATABASE_URL, or replicas to 1 and autoscaling.enabled to false; one SQLite file belongs to one server" }}{{ end }}
@@ -97,7 +142,4 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.internal.clientCaKey (not .Values.internal.secretName) }}{{ fail "internal.clientCaKey is a key of the Secret internal.secretName: set that too" }}{{ end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}{{ fail "ingress.enabled needs a name: set ingress.host" }}{{ end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}{{ fail "autoscaling.minReplicas is more than autoscaling.maxReplicas" }}{{ end }}
-{{- range $name, $_ := merge (dict) .Values.env .Values.secretEnv }}
-{{- if has $name (list "IMKS_LISTEN" "IMKS_INTERNAL_LISTEN" "IMKS_DATA_DIR" "IMKS_CONFIG" "IMKS_CLUSTER_ADDRESS" "IMKS_DRAIN_DELAY" "IMKS_DRAIN_DEADLINE" "PORT") }}{{ fail (printf "%s is set by the chart" $name) }}{{ end }}
-{{- end }}
 {{- end }}
