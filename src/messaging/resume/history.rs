@@ -316,7 +316,9 @@ mod tests {
         history: &History,
         session: &Record,
         number: u64,
-        (lasts, got, inboxes): (&HashMap<Uuid, Delivery>, &[(u8, Place, u64)], &[Inbox]),
+        lasts: &HashMap<Uuid, Delivery>,
+        got: &[(u8, Place, u64)],
+        inboxes: &[Inbox],
     ) -> Option<HashMap<Uuid, Place>> {
         let mut before = match history.of(session, number, lasts) {
             Known::Has(has) => return Some(has),
@@ -357,7 +359,7 @@ mod tests {
                 let got = &inbox[..inbox.len().min(cut)];
                 let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
                 let offset = got.last().map_or(2, |(.., number)| *number);
-                if let Some(places) = known(&history, &session, offset, (&lasts, got, &inboxes)) {
+                if let Some(places) = known(&history, &session, offset, &lasts, got, &inboxes) {
                     for n in channels {
                         let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
                         prop_assert_eq!(places[&channel(*n)].seq, last);
@@ -374,7 +376,7 @@ mod tests {
             let (history, lasts, inboxes) = run(&steps, &[vec![0]]);
             let got = &inboxes[0][..inboxes[0].len().min(cut)];
             let offset = got.last().map_or(2, |(.., number)| *number);
-            let places = known(&history, &record(2, &[(0, 0)]), offset, (&lasts, got, &inboxes));
+            let places = known(&history, &record(2, &[(0, 0)]), offset, &lasts, got, &inboxes);
             prop_assert_eq!(places.unwrap()[&channel(0)], got.last().map_or(Place::default(), |(_, at, _)| *at));
         }
 
