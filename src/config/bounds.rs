@@ -95,7 +95,6 @@ mod tests {
             ("IMKS_RESUME_MISSED", "2001", "at most 2000"),
             ("IMKS_DATABASE_STATEMENT_TIMEOUT", "0s", "from 100ms to 24h"),
             ("IMKS_DATABASE_ACQUIRE_TIMEOUT", "0s", "from 1ms to 1h"),
-            ("IMKS_TLS_RELOAD", "0s", "at least 1s"),
         ] {
             assert_eq!(told(variable, value), format!("{variable} is {value}: it must be {rule}"));
         }

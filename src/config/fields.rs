@@ -209,7 +209,7 @@ settings! {
         require: "IMKS_REQUIRE_TLS" =
             "Whether the server refuses to start without a certificate on an address that other machines \
              can reach";
-        reload: "IMKS_TLS_RELOAD" in "1s.." = "How often the two files are checked for changes; SIGHUP checks at once";
+        reload: "IMKS_TLS_RELOAD" = "How often the two files are checked for changes; SIGHUP checks at once";
         handshake (handshake_timeout): "IMKS_TLS_HANDSHAKE" = "How long a TLS handshake may take";
     }
     "webtransport." in config.webtransport => {
