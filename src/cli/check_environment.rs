@@ -107,7 +107,10 @@ fn listeners(config: &Config) -> Vec<Checked> {
 }
 
 fn named(setting: &'static str) -> impl Fn(ImksError) -> String {
-    move |error| format!("{setting}: {}", with_causes(&error))
+    move |error| match with_causes(&error) {
+        text if text.starts_with(setting) => text,
+        text => format!("{setting}: {text}"),
+    }
 }
 
 /// Binds an address for a moment. One that is in use is fine: the server that is being checked may be running.
@@ -204,8 +207,6 @@ async fn broker(config: &Config, db: &Db) -> Vec<String> {
     };
     match timeout(ANSWER_MAX, broker).await {
         Ok(Ok(())) => Vec::new(),
-        // It names the setting itself.
-        Ok(Err(error @ ImksError::Config(_))) => vec![error.to_string()],
         Ok(Err(error)) => vec![named(setting)(error)],
         Err(_) => vec![format!("{setting}: the broker does not answer")],
     }

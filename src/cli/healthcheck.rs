@@ -168,6 +168,15 @@ const DEADLINE: Duration = Duration::from_secs(3);
 mod tests {
     use super::*;
 
+    /// Answers every request alike.
+    async fn serve(listener: &tokio::net::TcpListener, answer: &str) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1_024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+
     #[tokio::test]
     async fn a_program_that_is_not_imks_is_told_apart_by_its_health() {
         let report = "HTTP/1.1 503 x\r\n\r\n{\"status\":\"unhealthy\",\"version\":\"1\",\"uptime\":1,\"checks\":{},\"connections\":{}}";
@@ -176,16 +185,9 @@ mod tests {
         {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let serving = async {
-                loop {
-                    let (mut stream, _) = listener.accept().await.unwrap();
-                    let _ = stream.read(&mut [0; 1_024]).await;
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                }
-            };
             let is = tokio::select! {
                 is = is_imks(address, false) => is,
-                () = serving => false,
+                () = serve(&listener, answer) => false,
             };
             assert_eq!(is, expected, "{answer}");
         }

@@ -326,8 +326,7 @@ const PAYLOAD_MIN: usize = 10_000;
 const PAYLOAD_RULE: &str =
     "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit";
 /// The routes of the public listener beside those of the engine.
-const ROUTES: [&str; 7] =
-    ["/health", "/metrics", crate::contract::PREFIX, "/admin", "/first", "/cluster", "/webtransport"];
+const ROUTES: [&str; 7] = ["/health", "/metrics", "/api/v1", "/admin", "/first", "/cluster", "/webtransport"];
 const PATH_RULE: &str = "IMKS_ENGINE_PATH must be a path of its own, for example /socket.io: others are at / and below /health, \
                          /metrics, /api/v1, /admin, /first, /cluster and /webtransport";
 /// How addresses of Redis begin.
@@ -420,17 +419,6 @@ mod tests {
             ("IMKS_CORS_ORIGINS", "https://A.example"),
             ("IMKS_CORS_ORIGINS", "https://a.example:443"),
             ("IMKS_CORS_ORIGINS", "https://a.example:99999"),
-            ("IMKS_ENGINE_PATH", "socket.io"),
-            ("IMKS_ENGINE_PATH", "/a b"),
-            ("IMKS_ENGINE_PATH", "/a?b"),
-            ("IMKS_ENGINE_PATH", "/a/../b"),
-            ("IMKS_ENGINE_PATH", "/"),
-            ("IMKS_ENGINE_PATH", "/api"),
-            ("IMKS_ENGINE_PATH", "/api/v1/"),
-            ("IMKS_ENGINE_PATH", "/api/v1/files"),
-            ("IMKS_ENGINE_PATH", "/health"),
-            ("IMKS_ENGINE_PATH", "/metrics/"),
-            ("IMKS_ENGINE_PATH", "/admin/x"),
             ("IMKS_S3_ENDPOINT", "https://im:hunter2@s3.example"),
             ("IMKS_S3_INTERNAL_ENDPOINT", "http://s3?token=hunter2"),
             ("REDIS_URL", "http://redis:6379"),
@@ -458,6 +446,26 @@ mod tests {
         ] {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();
             assert!(text.contains(variable), "{variable}={value}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_engine_path_that_no_client_asks_for_or_that_another_route_has_is_refused() {
+        for path in [
+            "socket.io",
+            "/a b",
+            "/a?b",
+            "/a/../b",
+            "/",
+            "/api",
+            "/api/v1/",
+            "/api/v1/files",
+            "/health",
+            "/metrics/",
+            "/admin/x",
+        ] {
+            let text = load_from(&[("IMKS_ENGINE_PATH", path)], &[]).unwrap_err().to_string();
+            assert!(text.contains("IMKS_ENGINE_PATH"), "{path}: {text}");
         }
     }
 
