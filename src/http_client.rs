@@ -4,14 +4,18 @@
 use std::error::Error;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{ImksError, ImksResult};
@@ -100,6 +104,7 @@ impl HttpClient {
         fail: fn(&'static str, &(dyn Error + 'static)) -> ImksError,
     ) -> ImksResult<Response<Bytes>> {
         tell_trace(request.headers_mut());
+        let request = without_user(request);
         let exchange = async {
             let (head, body) = self.0.request(request).await?.into_parts();
             let body = Limited::new(body, limits.answer_bytes_max).collect().await?.to_bytes();
@@ -123,6 +128,7 @@ impl HttpClient {
         limits: Limits,
     ) -> ImksResult<Parts> {
         tell_trace(request.headers_mut());
+        let request = without_user(request);
         let end = Instant::now() + limits.deadline;
         let answer = timeout_at(end, Box::pin(self.0.request(request))).await;
         let answer = answer.map_err(|_| ImksError::Timeout(to))?.map_err(|error| failed(to, &error))?;
@@ -138,6 +144,25 @@ impl std::fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("HttpClient").finish_non_exhaustive()
     }
+}
+
+/// Takes the user and the password out of the address of a request, which the pool of connections logs, and sends them as
+/// the header `Authorization` (RFC 7617), unless the request has one.
+fn without_user<B>(mut request: Request<B>) -> Request<B> {
+    let Some((user, host)) = request.uri().authority().and_then(|it| it.as_str().rsplit_once('@')) else {
+        return request;
+    };
+    let user = STANDARD.encode(percent_decode_str(user).collect::<Vec<u8>>());
+    let mut parts = request.uri().clone().into_parts();
+    parts.authority = host.parse::<Authority>().ok();
+    // What was an authority with a user is one without.
+    let Ok(uri) = Uri::from_parts(parts) else { return request };
+    *request.uri_mut() = uri;
+    if let Ok(mut value) = HeaderValue::try_from(format!("Basic {user}")) {
+        value.set_sensitive(true);
+        request.headers_mut().entry(header::AUTHORIZATION).or_insert(value);
+    }
+    request
 }
 
 /// Tells the other side which span a request is from, as W3C writes it, if what needs it is traced.
@@ -173,3 +198,28 @@ fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// The number of unused connections to one host that stay open.
 const POOL_IDLE_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_an_address_is_sent_as_a_header_and_leaves_the_address() {
+        let request = |url: &str| without_user(Request::post(url).body(()).unwrap());
+        let told = request("http://im:hun%40ter2@hook:8080/auth?a=b");
+        assert_eq!(told.uri(), "http://hook:8080/auth?a=b");
+        // The base64 of im:hun@ter2.
+        assert_eq!(told.headers()[header::AUTHORIZATION], "Basic aW06aHVuQHRlcjI=");
+        assert!(!format!("{told:?}").contains("aW06"), "{told:?}");
+        let plain = request("https://hook/auth");
+        assert!(plain.uri() == "https://hook/auth" && plain.headers().is_empty());
+    }
+
+    #[test]
+    fn a_header_that_a_request_has_already_is_not_replaced_by_the_address() {
+        let request = Request::post("http://im:hunter2@hook/").header(header::AUTHORIZATION, "Bearer x");
+        let request = without_user(request.body(()).unwrap());
+        assert_eq!(request.headers()[header::AUTHORIZATION], "Bearer x");
+        assert_eq!(request.uri(), "http://hook/");
+    }
+}

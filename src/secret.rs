@@ -80,9 +80,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Returns the scheme, host, port and path of a URL, and hides any other text completely.
+/// Returns the scheme, host, port and path of a URL, or of several that begin with the same scheme and are separated by
+/// commas, and hides any other text completely.
 fn redact(text: &str) -> String {
-    shown(text).unwrap_or_else(|| HIDDEN.into())
+    let all = match text.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            let next = format!(",{scheme}://");
+            let each: Option<Vec<_>> =
+                rest.split(&next).map(|rest| shown(&format!("{scheme}://{rest}"))).collect();
+            each.map(|each| each.join(","))
+        }
+        _ => shown(text),
+    };
+    all.unwrap_or_else(|| HIDDEN.into())
 }
 
 /// Returns the part of a text that may be shown, or `None` if all of it must be hidden.
@@ -161,6 +171,12 @@ mod tests {
             ("postgres://im:hunter2", HIDDEN),
             ("postgres://a:1,b:2/imks", "postgres://a:1,b:2/imks"),
             ("http://user:secret@core:9000", "http://***@core:9000"),
+            (
+                "nats://im:hunter2@one:4222,nats://two,nats://t0ken@three",
+                "nats://***@one:4222,nats://two,nats://***@three",
+            ),
+            ("nats://im:hunter2@one,im:hunter2@two", "nats://***@two"),
+            ("nats://one,nats://im:hunter2", HIDDEN),
             ("https://[::1]:9000/path", "https://[::1]:9000/path"),
             ("sqlite://data/imks.db", "sqlite://data/imks.db"),
             ("sqlite::memory:", "sqlite::memory:"),

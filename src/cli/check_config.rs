@@ -48,6 +48,9 @@ pub(super) async fn run(
         true => check_environment::problems_of_core(&config).await,
         false => Box::pin(check_environment::problems(&config)).await,
     };
+    for warning in check_environment::warnings(&config, args.core).await {
+        super::hint(&format!("warning: {warning}"));
+    }
     if problems.is_empty() {
         super::say("The configuration can work.")
     } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::healthcheck;
 use crate::app::connect_bus;
 use crate::auth::{CoreClient, Hook, check_keys};
 use crate::clock;
@@ -38,6 +39,28 @@ pub(super) async fn problems_of_core(config: &Config) -> Vec<String> {
     let mut problems: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
     problems.extend(database(config).await);
     problems
+}
+
+/// Returns what may keep a server from starting now, each as a sentence: an address that another program has. A running
+/// imks is not told, because it may be the one that is being checked.
+pub(super) async fn warnings(config: &Config, of_core: bool) -> Vec<String> {
+    // A core has its internal listener only, and what asks for certificates cannot be asked.
+    let public = (!of_core).then_some(("IMKS_LISTEN", config.listen, config.tls.is_on()));
+    let internal = config.internal_listen.filter(|_| config.internal.client_ca.is_none());
+    let internal = internal.map(|it| ("IMKS_INTERNAL_LISTEN", it, config.internal.cert.is_some()));
+    let mut warnings = Vec::new();
+    for (setting, address, tls) in public.into_iter().chain(internal) {
+        if is_in_use(address) && !healthcheck::is_imks(address, tls).await {
+            warnings.push(format!(
+                "{setting}: another program than imks listens on {address}: stop it, or choose another port"
+            ));
+        }
+    }
+    warnings
+}
+
+fn is_in_use(address: SocketAddr) -> bool {
+    matches!(listener::bind(address), Err(ImksError::Io { source, .. }) if source.kind() == ErrorKind::AddrInUse)
 }
 
 type Checked = Result<(), String>;
@@ -84,7 +107,10 @@ fn listeners(config: &Config) -> Vec<Checked> {
 }
 
 fn named(setting: &'static str) -> impl Fn(ImksError) -> String {
-    move |error| format!("{setting}: {}", with_causes(&error))
+    move |error| match with_causes(&error) {
+        text if text.starts_with(setting) => text,
+        text => format!("{setting}: {text}"),
+    }
 }
 
 /// Binds an address for a moment. One that is in use is fine: the server that is being checked may be running.
@@ -167,9 +193,12 @@ async fn database(config: &Config) -> Vec<String> {
 }
 
 async fn broker(config: &Config, db: &Db) -> Vec<String> {
-    if config.cluster.adapter() == ClusterAdapter::Local {
-        return Vec::new();
-    }
+    let setting = match config.cluster.adapter() {
+        ClusterAdapter::Local => return Vec::new(),
+        ClusterAdapter::Redis => "REDIS_URL",
+        ClusterAdapter::Nats => "NATS_URL",
+        ClusterAdapter::Postgres => "IMKS_ADAPTER",
+    };
     let broker = async {
         let bus = connect_bus(config, db, NodeId::random()?).await?;
         let answered = bus.ping().await;
@@ -178,8 +207,8 @@ async fn broker(config: &Config, db: &Db) -> Vec<String> {
     };
     match timeout(ANSWER_MAX, broker).await {
         Ok(Ok(())) => Vec::new(),
-        Ok(Err(error)) => vec![named("IMKS_ADAPTER")(error)],
-        Err(_) => vec!["IMKS_ADAPTER: the broker does not answer".to_owned()],
+        Ok(Err(error)) => vec![named(setting)(error)],
+        Err(_) => vec![format!("{setting}: the broker does not answer")],
     }
 }
 

@@ -34,7 +34,7 @@ fn file(listing: &Listing) -> String {
             sections.len() - 1
         });
         let secret = if row.secret { SECRET } else { "" };
-        let (help, env, value) = (row.field.help, row.field.env, value(&row.value));
+        let (help, env, value) = (row.meaning(), row.field.env, value(&row.value));
         sections[index].1.push_str(&format!("\n# {help}.{secret}\n# {env}\n#{key} = {value}\n"));
     }
     sections.iter().for_each(|(_, rows)| text.push_str(rows));

@@ -53,26 +53,57 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn status(address: SocketAddr, tls: bool, path: &str) -> ImksResult<u16> {
+/// Whether imks answers at an address, with or without TLS, whatever its health is.
+pub(super) async fn is_imks(listen: SocketAddr, tls: bool) -> bool {
+    for tls in [tls, !tls] {
+        let report = async {
+            let mut stream = ask(reachable(listen), tls, "/health").await?;
+            let mut answer = Vec::new();
+            // An end without a farewell is one too.
+            let _ = (&mut stream).take(REPORT_BYTES_MAX).read_to_end(&mut answer).await;
+            Ok::<_, ImksError>(answer)
+        };
+        if let Ok(Ok(answer)) = tokio::time::timeout(DEADLINE, report).await
+            && is_report(&String::from_utf8_lossy(&answer))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether an answer has the report of imks about its health, as `/health` gives it.
+fn is_report(answer: &str) -> bool {
+    let members = ["\"status\"", "\"version\"", "\"uptime\"", "\"checks\"", "\"connections\""];
+    answer.starts_with("HTTP/1.1 ") && members.iter().all(|member| answer.contains(member))
+}
+
+/// A connection with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn connect(address: SocketAddr, tls: bool) -> ImksResult<Box<dyn Stream>> {
     let stream =
         TcpStream::connect(address).await.map_err(ImksError::io(format!("connecting to {address}")))?;
     if !tls {
-        return ask(stream, address, path).await;
+        return Ok(Box::new(stream));
     }
-    let stream = TlsConnector::from(Arc::new(trusting()?))
-        .connect(address.ip().into(), stream)
-        .await
-        .map_err(ImksError::io("TLS with the server"))?;
-    ask(stream, address, path).await
+    let stream = TlsConnector::from(Arc::new(trusting()?)).connect(address.ip().into(), stream).await;
+    Ok(Box::new(stream.map_err(ImksError::io("TLS with the server"))?))
 }
 
-async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    address: SocketAddr,
-    path: &str,
-) -> ImksResult<u16> {
+/// Connects and asks for a page. The answer is what the connection gives then.
+async fn ask(address: SocketAddr, tls: bool, path: &str) -> ImksResult<Box<dyn Stream>> {
+    let mut stream = connect(address, tls).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(ImksError::io("asking for the health"))?;
+    stream.flush().await.map_err(ImksError::io("asking for the health"))?;
+    Ok(stream)
+}
+
+async fn status(address: SocketAddr, tls: bool, path: &str) -> ImksResult<u16> {
+    let mut stream = ask(address, tls, path).await?;
     let mut head = [0; STATUS_LINE];
     stream.read_exact(&mut head).await.map_err(ImksError::io("reading the health"))?;
     let status = head.get(STATUS_DIGITS).and_then(|digits| std::str::from_utf8(digits).ok());
@@ -129,11 +160,38 @@ impl ServerCertVerifier for AnyServer {
 /// The length of `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 const STATUS_DIGITS: std::ops::Range<usize> = 9..12;
+/// The most bytes of a report that are read.
+const REPORT_BYTES_MAX: u64 = 64 << 10;
 const DEADLINE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Answers every request alike.
+    async fn serve(listener: &tokio::net::TcpListener, answer: &str) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1_024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_imks_is_told_apart_by_its_health() {
+        let report = "HTTP/1.1 503 x\r\n\r\n{\"status\":\"unhealthy\",\"version\":\"1\",\"uptime\":1,\"checks\":{},\"connections\":{}}";
+        for (answer, expected) in
+            [(report, true), ("HTTP/1.1 200 OK\r\n\r\n{\"status\":\"ok\"}", false), ("", false)]
+        {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let is = tokio::select! {
+                is = is_imks(address, false) => is,
+                () = serve(&listener, answer) => false,
+            };
+            assert_eq!(is, expected, "{answer}");
+        }
+    }
 
     #[test]
     fn a_server_on_any_address_is_asked_on_this_machine() {

@@ -66,10 +66,12 @@ pub(super) async fn database(config: &Config) -> ImksResult<Db> {
     Ok(db)
 }
 
-/// Opens the embedded directory on an existing database, for commands that only read. Nothing is written.
+/// Opens the embedded directory on an existing database, for commands that only read. Nothing is written. A database that
+/// a newer version has migrated is refused, as commands that write refuse it.
 pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
     check_database(config)?;
     let db = connect(config).await?;
+    db.refuse_newer_schema().await?;
     let place = db.describe();
     let directory = Directory::view(db, config.directory());
     if directory.is_there().await? {

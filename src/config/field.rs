@@ -1,5 +1,6 @@
 //! The names and meaning of a configuration value, and the listing of all values.
 
+use super::bounds;
 use super::setting::Setting;
 
 /// The names and meaning of one configuration value.
@@ -11,6 +12,8 @@ pub struct Field {
     pub env: &'static str,
     /// The meaning, as a sentence without a final dot.
     pub help: &'static str,
+    /// What its number or duration may be (`LEAST..MOST`, and `0|` before it where 0 has a meaning); empty without a rule.
+    pub bounds: &'static str,
 }
 
 /// A visitor of all values of a configuration.
@@ -28,6 +31,16 @@ pub struct Row {
     pub secret: bool,
     /// The value as a text without its secret parts; empty if it is not set.
     pub value: String,
+    /// What the value may be, such as `at least 1`, if the table says so.
+    pub rule: Option<String>,
+}
+
+impl Row {
+    /// Returns the meaning of the value with what it may be, as a sentence without a final dot.
+    pub fn meaning(&self) -> String {
+        let rule = self.rule.as_ref().map(|rule| format!("; {rule}")).unwrap_or_default();
+        format!("{}{rule}", self.field.help)
+    }
 }
 
 /// All values of a configuration, without their secret parts.
@@ -55,12 +68,15 @@ impl Listing {
     pub fn markdown(&self) -> String {
         let mut text =
             String::from("| variable | key in the file | default | meaning |\n| --- | --- | --- | --- |\n");
-        for Row { field, secret, value } in &self.rows {
+        for row in &self.rows {
+            let Row { field, secret, value, .. } = row;
             let default = if value.is_empty() { "not set".into() } else { format!("`{value}`") };
             let file = if *secret { format!(" or `{}_FILE`", field.env) } else { String::new() };
             text.push_str(&format!(
                 "| `{}`{file} | `{}` | {default} | {} |\n",
-                field.env, field.key, field.help
+                field.env,
+                field.key,
+                row.meaning()
             ));
         }
         text
@@ -69,6 +85,11 @@ impl Listing {
 
 impl Visitor for Listing {
     fn field<T: Setting>(&mut self, field: Field, slot: &mut T) {
-        self.rows.push(Row { field, secret: T::SECRET, value: slot.show() });
+        self.rows.push(Row {
+            field,
+            secret: T::SECRET,
+            value: slot.show(),
+            rule: bounds::rule(field.bounds),
+        });
     }
 }

@@ -1,19 +1,19 @@
 //! The table of all configuration values, in the order of the documentation.
 //!
-//! A row is `key (field): "VARIABLE" = "What it does";`, where `(field)` is given if the field is not named
-//! like the key.
+//! A row is `key (field): "VARIABLE" in "LEAST..MOST" = "What it does";`, where `(field)` is given if the field is not named
+//! like the key, and the bounds as `bounds.rs` reads them.
 
 use super::Config;
 use super::field::{Field, Visitor};
 
 macro_rules! settings {
     ($config:ident; $($prefix:literal in $owner:expr => {
-        $($key:ident $(($field:ident))?: $env:literal = $help:literal;)+
+        $($key:ident $(($field:ident))?: $env:literal $(in $bounds:literal)? = $help:literal;)+
     })+) => {
         /// Calls `visitor` with every value, in the order of the documentation.
         pub fn fields($config: &mut Config, visitor: &mut impl Visitor) {
             $($(visitor.field(
-                Field { key: concat!($prefix, stringify!($key)), env: $env, help: $help },
+                Field { key: concat!($prefix, stringify!($key)), env: $env, help: $help, bounds: concat!($($bounds)?) },
                 settings!(@slot $owner, $key $($field)?),
             );)+)+
         }
@@ -64,13 +64,13 @@ settings! {
     }
 
     "core." in config.core => {
-        deadline: "IMKS_CORE_DEADLINE" = "Deadline of a call to the core, including its retries";
-        calls (calls_max): "IMKS_CORE_CALLS" =
+        deadline: "IMKS_CORE_DEADLINE" in "1ms..10m" = "Deadline of a call to the core, including its retries";
+        calls (calls_max): "IMKS_CORE_CALLS" in "1..1000000" =
             "The most concurrent calls to the core; further calls wait within their deadline";
-        retries (retries_max): "IMKS_CORE_RETRIES" =
+        retries (retries_max): "IMKS_CORE_RETRIES" in "..100" =
             "The most retries of a call while the core cannot be reached";
-        retry_pause: "IMKS_CORE_RETRY_PAUSE" = "Pause before the first retry; it doubles with each retry";
-        answer_bytes (answer_bytes_max): "IMKS_CORE_ANSWER_BYTES" = "Largest response of the core, in bytes";
+        retry_pause: "IMKS_CORE_RETRY_PAUSE" in "..1m" = "Pause before the first retry; it doubles with each retry";
+        answer_bytes (answer_bytes_max): "IMKS_CORE_ANSWER_BYTES" in "65536.." = "Largest response of the core, in bytes";
         ca: "IMKS_CORE_CA" =
             "PEM file with the certificates that may vouch for the core; if not set, those that the system \
              trusts";
@@ -89,17 +89,17 @@ settings! {
              answer";
         outage_pause: "IMKS_PERMISSIONS_OUTAGE_PAUSE" =
             "Time between two calls while the core does not answer";
-        entries (entries_max): "IMKS_PERMISSIONS_ENTRIES" = "The most cached permissions";
+        entries (entries_max): "IMKS_PERMISSIONS_ENTRIES" in "1.." = "The most cached permissions";
     }
     "directory." in config.directory => {
-        poll: "IMKS_DIRECTORY_POLL" = "How often the embedded directory reads the changes of other processes";
-        change_horizon: "IMKS_DIRECTORY_CHANGE_HORIZON" =
+        poll: "IMKS_DIRECTORY_POLL" in "100ms..1h" = "How often the embedded directory reads the changes of other processes";
+        change_horizon: "IMKS_DIRECTORY_CHANGE_HORIZON" in "1m.." =
             "How long the embedded directory keeps changes for interrupted streams";
         key_overlap: "IMKS_DIRECTORY_KEY_OVERLAP" =
             "How long the tokens of a signing key stay valid after the key was replaced";
-        key_age: "IMKS_DIRECTORY_KEY_AGE" = "Age at which the signing key is replaced; `0s` for never";
-        access_ttl: "IMKS_DIRECTORY_ACCESS_TTL" = "How long an access token of a session is valid";
-        refresh_ttl: "IMKS_DIRECTORY_REFRESH_TTL" =
+        key_age: "IMKS_DIRECTORY_KEY_AGE" in "0|1h.." = "Age at which the signing key is replaced; `0s` for never";
+        access_ttl: "IMKS_DIRECTORY_ACCESS_TTL" in "1s..744h" = "How long an access token of a session is valid";
+        refresh_ttl: "IMKS_DIRECTORY_REFRESH_TTL" in "1s.." =
             "How long a session lasts, in which refresh tokens bring new access tokens";
         client_ca: "IMKS_DIRECTORY_CLIENT_CA" =
             "For `imks core` with `IMKS_TLS_CERT`: PEM file with the certificates that may vouch for its \
@@ -109,37 +109,37 @@ settings! {
     "database." in config.database => {
         url: "DATABASE_URL" =
             "`postgres://…` or `sqlite:…`; if not set, the file `imks.db` in the data directory";
-        connections (max_connections): "IMKS_DATABASE_CONNECTIONS" =
+        connections (max_connections): "IMKS_DATABASE_CONNECTIONS" in "..10000" =
             "The most connections to PostgreSQL, including those that write messages";
-        sqlite_readers: "IMKS_SQLITE_READERS" =
+        sqlite_readers: "IMKS_SQLITE_READERS" in "1..1000" =
             "Connections to SQLite for reading; there is always one for writing";
         sqlite_synchronous: "IMKS_SQLITE_SYNCHRONOUS" =
             "`full`: an acknowledged message survives a power failure; `normal`: it survives a crash of the \
              process only";
-        sqlite_busy_timeout: "IMKS_SQLITE_BUSY_TIMEOUT" =
+        sqlite_busy_timeout: "IMKS_SQLITE_BUSY_TIMEOUT" in "..24h" =
             "How long a write to SQLite waits while another process writes";
-        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" =
+        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" in "100ms..24h" =
             "How long one PostgreSQL statement may run, and a transaction may rest between two of them";
-        acquire_timeout: "IMKS_DATABASE_ACQUIRE_TIMEOUT" =
+        acquire_timeout: "IMKS_DATABASE_ACQUIRE_TIMEOUT" in "1ms..1h" =
             "How long a query waits for a free connection before it fails with `overloaded`";
     }
     "append." in config.append => {
-        lanes: "IMKS_APPEND_LANES" =
+        lanes: "IMKS_APPEND_LANES" in "1..1000" =
             "PostgreSQL connections for writing messages; all writes of a channel use the same one. SQLite \
              has one writer";
-        batch: "IMKS_APPEND_BATCH" =
+        batch: "IMKS_APPEND_BATCH" in "1..100000" =
             "The most messages in one transaction; more than 256 only while a writer falls behind";
-        queue: "IMKS_APPEND_QUEUE" =
+        queue: "IMKS_APPEND_QUEUE" in "1..10000000" =
             "The most messages that may wait per lane; further ones fail with `overloaded`";
-        linger: "IMKS_APPEND_LINGER" =
+        linger: "IMKS_APPEND_LINGER" in "..1s" =
             "How long an idle lane waits for more messages before it writes; more than 0s helps only if \
              commits are very slow";
-        outage: "IMKS_APPEND_OUTAGE" =
+        outage: "IMKS_APPEND_OUTAGE" in "..1h" =
             "How long a message waits for an unreachable database before it fails with `unavailable`";
-        batch_timeout: "IMKS_APPEND_BATCH_TIMEOUT" =
+        batch_timeout: "IMKS_APPEND_BATCH_TIMEOUT" in "100ms..10m" =
             "How long one transaction may take before its connection is abandoned and the transaction is \
              retried";
-        commits (commits_queue): "IMKS_APPEND_COMMITS" =
+        commits (commits_queue): "IMKS_APPEND_COMMITS" in "1..100000" =
             "The most transactions per lane that may wait to be broadcast; beyond that the lane waits";
     }
 
@@ -153,7 +153,7 @@ settings! {
             "Secret that signs them: `whsec_` and 24 to 64 bytes in base64; a second one after a comma also signs, while \
              receivers change from one to the other";
         events: "IMKS_WEBHOOK_EVENTS" = "Names of the events that are sent, such as `message:new`; if not set, all";
-        deadline: "IMKS_WEBHOOK_DEADLINE" = "How long a receiver may take to answer";
+        deadline: "IMKS_WEBHOOK_DEADLINE" in "..10m" = "How long a receiver may take to answer";
         give_up: "IMKS_WEBHOOK_GIVE_UP" =
             "How long an event is retried before it becomes a dead letter and later events go on";
     }
@@ -164,8 +164,8 @@ settings! {
              unknown";
         secret: "IMKS_EVENTS_SECRET" = "Secret that signs them, as `IMKS_WEBHOOK_SECRET`";
         prefix: "IMKS_EVENTS_PREFIX" = "What the names of these events start with";
-        deadline: "IMKS_EVENTS_DEADLINE" = "How long an event may take to be answered";
-        calls (calls_max): "IMKS_EVENTS_CALLS" =
+        deadline: "IMKS_EVENTS_DEADLINE" in "..10m" = "How long an event may take to be answered";
+        calls (calls_max): "IMKS_EVENTS_CALLS" in "..1000000" =
             "The most events in progress; further ones wait within their deadline";
         echo: "IMKS_EVENTS_ECHO" =
             "Whether these events are answered with their own payload, for development without an address";
@@ -182,10 +182,10 @@ settings! {
             "After how long the system asks a silent TCP connection whether it is still there; 0s for never";
         tcp_nodelay: "IMKS_TCP_NODELAY" =
             "Whether packets leave at once (TCP_NODELAY), and do not wait until the one before is acknowledged";
-        head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" = "Largest request head, in bytes";
+        head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" in "1024..1048576" = "Largest request head, in bytes";
         request (request_timeout): "IMKS_HTTP_REQUEST" =
             "How long a request outside Socket.IO may take, including its response";
-        connections_max: "IMKS_HTTP_CONNECTIONS_MAX" =
+        connections_max: "IMKS_HTTP_CONNECTIONS_MAX" in "1.." =
             "The most TCP connections that are not WebSockets; further ones are answered with 503. The last quarter is for \
              clients that come back, and trusted proxies";
         trusted_proxies: "IMKS_TRUSTED_PROXIES" =
@@ -218,9 +218,9 @@ settings! {
              certificate; `off`";
         listen: "IMKS_WEBTRANSPORT_LISTEN" =
             "UDP address and port for WebTransport; if not set, those of `IMKS_LISTEN`, as clients expect";
-        connections_max: "IMKS_WEBTRANSPORT_CONNECTIONS_MAX" =
+        connections_max: "IMKS_WEBTRANSPORT_CONNECTIONS_MAX" in "1.." =
             "The most QUIC connections; further ones are refused. The last quarter is for clients that come back";
-        connections_per_address (connections_per_address_max): "IMKS_WEBTRANSPORT_CONNECTIONS_PER_ADDRESS" =
+        connections_per_address (connections_per_address_max): "IMKS_WEBTRANSPORT_CONNECTIONS_PER_ADDRESS" in "1.." =
             "The most QUIC connections from one IPv4 address or one IPv6 /64 network";
         handshake (handshake_timeout): "IMKS_WEBTRANSPORT_HANDSHAKE" =
             "How long a QUIC connection may take to request a session";
@@ -240,17 +240,17 @@ settings! {
         websocket: "IMKS_ENGINE_WEBSOCKET" = "Whether clients may use WebSocket";
         ping_interval: "IMKS_ENGINE_PING_INTERVAL" = "Time between two heartbeats, from 5s to 2m";
         ping_timeout: "IMKS_ENGINE_PING_TIMEOUT" = "How long a client may take to answer a ping, from 1s to 2m";
-        upgrade_timeout: "IMKS_ENGINE_UPGRADE_TIMEOUT" =
+        upgrade_timeout: "IMKS_ENGINE_UPGRADE_TIMEOUT" in "100ms..10m" =
             "How long an upgrade from polling to another transport may take";
         body_timeout: "IMKS_ENGINE_BODY_TIMEOUT" = "How long the body of a POST may take to arrive";
         close_timeout: "IMKS_ENGINE_CLOSE_TIMEOUT" =
             "How long the client of a closing connection may take to read the packets that wait for it";
-        max_payload: "IMKS_ENGINE_MAX_PAYLOAD" = "Largest packet or request body, in bytes";
-        sessions_max: "IMKS_ENGINE_SESSIONS_MAX" =
+        max_payload: "IMKS_ENGINE_MAX_PAYLOAD" in "..1073741824" = "Largest packet or request body, in bytes";
+        sessions_max: "IMKS_ENGINE_SESSIONS_MAX" in "1.." =
             "The most Engine.IO sessions on this node; further ones are answered with 503";
-        accept_queue: "IMKS_ENGINE_ACCEPT_QUEUE" =
+        accept_queue: "IMKS_ENGINE_ACCEPT_QUEUE" in "1..1000000" =
             "The most new sessions that may wait to be accepted; further ones are answered with 503";
-        inbound_messages (inbound_messages_max): "IMKS_ENGINE_INBOUND_MESSAGES" =
+        inbound_messages (inbound_messages_max): "IMKS_ENGINE_INBOUND_MESSAGES" in "1..1000000" =
             "The most unhandled messages of a polling client before the response to its POST is delayed";
         cors_origins (cors): "IMKS_CORS_ORIGINS" =
             "Origins of web pages that may connect and use the HTTP API, exactly as browsers send them, or `*`; pages of \
@@ -270,22 +270,22 @@ settings! {
             "The directory `dist` of the npm package socket.io-client, served as `/socket.io/socket.io.js`";
     }
     "outbox." in config.engine.outbox => {
-        packets (packets_max): "IMKS_OUTBOX_PACKETS" = "The most packets that may ever wait for one client";
-        bytes (bytes_max): "IMKS_OUTBOX_BYTES" =
+        packets (packets_max): "IMKS_OUTBOX_PACKETS" in "16.." = "The most packets that may ever wait for one client";
+        bytes (bytes_max): "IMKS_OUTBOX_BYTES" in "1024.." =
             "The most bytes that may ever wait for one WebSocket or WebTransport client";
-        blocked_packets (blocked_packets_max): "IMKS_OUTBOX_BLOCKED_PACKETS" =
+        blocked_packets (blocked_packets_max): "IMKS_OUTBOX_BLOCKED_PACKETS" in "1.." =
             "The most packets that may wait while the connection is blocked; beyond that it is closed as a \
              slow consumer";
-        blocked_bytes (blocked_bytes_max): "IMKS_OUTBOX_BLOCKED_BYTES" =
+        blocked_bytes (blocked_bytes_max): "IMKS_OUTBOX_BLOCKED_BYTES" in "1024.." =
             "The most bytes that may wait while the connection is blocked; beyond that it is closed as a \
              slow consumer";
-        polling_bytes (polling_bytes_max): "IMKS_OUTBOX_POLLING_BYTES" =
+        polling_bytes (polling_bytes_max): "IMKS_OUTBOX_POLLING_BYTES" in "1024.." =
             "The most bytes that may wait for one polling client";
-        pressure_packets: "IMKS_OUTBOX_PRESSURE_PACKETS" =
+        pressure_packets: "IMKS_OUTBOX_PRESSURE_PACKETS" in "1.." =
             "Number of waiting packets at which senders slow down";
-        pressure_bytes: "IMKS_OUTBOX_PRESSURE_BYTES" =
+        pressure_bytes: "IMKS_OUTBOX_PRESSURE_BYTES" in "1.." =
             "Number of waiting bytes at which senders slow down";
-        answer_bytes (answer_bytes_high): "IMKS_OUTBOX_ANSWER_BYTES" =
+        answer_bytes (answer_bytes_high): "IMKS_OUTBOX_ANSWER_BYTES" in "1.." =
             "The most bytes of answers to the client's own requests that may wait; beyond that the \
              connection is not read";
     }
@@ -294,13 +294,13 @@ settings! {
         unjoined_max: "IMKS_UNJOINED_MAX" =
             "The most connections that have not signed in yet; further ones are answered with 503. The last quarter is for \
              clients that come back";
-        events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
+        events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" in "1..1000000" =
             "The most events of one connection whose handlers may run at once; beyond that further events \
              wait";
-        events_waiting_bytes (events_waiting_bytes_max): "IMKS_EVENTS_WAITING_BYTES" =
+        events_waiting_bytes (events_waiting_bytes_max): "IMKS_EVENTS_WAITING_BYTES" in "1024.." =
             "The most bytes of events of one connection that may wait to be handled; beyond that the \
              connection is not read";
-        namespaces (namespaces_max): "IMKS_NAMESPACES" =
+        namespaces (namespaces_max): "IMKS_NAMESPACES" in "1.." =
             "The most namespaces that one connection may join; further ones are refused";
         parser: "IMKS_PARSER" =
             "Encoding of packets: `json`, or `msgpack`, which only clients with npm \
@@ -314,7 +314,7 @@ settings! {
             "Required `aud` of tokens; not set: `imks`, which tokens of your own public key or secret may omit";
         leeway: "IMKS_TOKEN_LEEWAY" =
             "How far the clocks of this server and of the issuer may differ; at most 1m";
-        lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" = "Longest accepted lifetime of a token";
+        lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" in "1s.." = "Longest accepted lifetime of a token";
         refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core, the key set or the file; at least `1s`";
         refresh_pause: "IMKS_TOKEN_REFRESH_PAUSE" =
             "Least time between two reads that were caused by an unknown key";
@@ -349,14 +349,14 @@ settings! {
         url: "IMKS_AUTH_URL" =
             "One's own logins: HTTP hook that is asked with the token of a client and answers who it is";
         secret: "IMKS_AUTH_SECRET" = "Bearer token that this server shows to the hook";
-        deadline: "IMKS_AUTH_DEADLINE" = "How long the hook may take to answer";
+        deadline: "IMKS_AUTH_DEADLINE" in "1ms..10m" = "How long the hook may take to answer";
         ttl: "IMKS_AUTH_TTL" = "How long an answer of the hook counts for further connects with the same token";
-        calls (calls_max): "IMKS_AUTH_CALLS" = "Calls of the hook at once; more wait within their deadline";
+        calls (calls_max): "IMKS_AUTH_CALLS" in "..1000000" = "Calls of the hook at once; more wait within their deadline";
     }
     "" in config.messaging => {
         node: "IMKS_NODE" =
             "Name of this node in `session:ready` and for people; if not set, its id, which changes with each start, and for people the name of its host";
-        core_recheck (recheck): "IMKS_CORE_RECHECK" =
+        core_recheck (recheck): "IMKS_CORE_RECHECK" in "100ms..24h" =
             "How often a core without streams is asked about each session: its token, its rooms";
         edit_window: "IMKS_EDIT_WINDOW" =
             "How long after its sending a message can be edited; if not set, for ever";
@@ -375,11 +375,11 @@ settings! {
         control_calls (calls): "IMKS_LIMIT_CONTROL_CALLS" = "Rate of calls of one API key";
     }
     "limits.answers_" in config.messaging.answers => {
-        connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" =
+        connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" in "262144.." =
             "The most bytes of large answers in flight on one connection";
-        user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" =
+        user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" in "262144.." =
             "The most bytes of large answers in flight for one user, who also gets at most an eighth of what is free";
-        server (server_bytes): "IMKS_LIMIT_ANSWERS_SERVER" =
+        server (server_bytes): "IMKS_LIMIT_ANSWERS_SERVER" in "2097152.." =
             "The most bytes of large answers in flight on this server";
         wait: "IMKS_LIMIT_ANSWERS_WAIT" =
             "How long a request with a large answer waits for memory before it fails with `overloaded`";
@@ -393,8 +393,8 @@ settings! {
             "How long a client may be away and still continue its session on any node (`recovered`); `0s`: nobody does";
         sessions: "IMKS_RESUME_SESSIONS" =
             "The most sessions of clients that are away, of all nodes together; those that left first are forgotten first";
-        missed: "IMKS_RESUME_MISSED" =
-            "The most messages and changes that such a client may have missed, up to 2,000; with more it gets a new session";
+        missed: "IMKS_RESUME_MISSED" in "..2000" =
+            "The most messages and changes that such a client may have missed; with more it gets a new session";
         journal_bytes: "IMKS_RESUME_JOURNAL_BYTES" =
             "The most bytes in the database that say which events this node has delivered of late, and in which order";
     }
@@ -410,10 +410,10 @@ settings! {
         dir: "IMKS_ATTACHMENTS_DIR" =
             "Directory for `local`, shared by the nodes of a cluster; if not set, `attachments` in the data directory";
         size (size_max): "IMKS_ATTACHMENTS_SIZE" = "Largest attached file, in bytes";
-        user_bytes (user_bytes_max): "IMKS_ATTACHMENTS_USER_BYTES" = "The most bytes of all files of one user";
+        user_bytes (user_bytes_max): "IMKS_ATTACHMENTS_USER_BYTES" in "1.." = "The most bytes of all files of one user";
         address_lifetime: "IMKS_ATTACHMENTS_ADDRESS_LIFETIME" =
             "How long a signed address for an upload or a download is valid";
-        transfer (transfer_timeout): "IMKS_ATTACHMENTS_TRANSFER" =
+        transfer (transfer_timeout): "IMKS_ATTACHMENTS_TRANSFER" in "1s..24h" =
             "How long an upload to this server may take, for `local`";
     }
     "s3." in config.attachments => {
@@ -489,10 +489,10 @@ settings! {
         traces_queue: "OTEL_BSP_MAX_QUEUE_SIZE" = "Most spans that wait to be exported; more are dropped";
     }
     "drain." in config.drain => {
-        delay: "IMKS_DRAIN_DELAY" =
+        delay: "IMKS_DRAIN_DELAY" in "..1h" =
             "How long after SIGTERM new sessions are still accepted although readiness already fails; 5s \
              behind a load balancer";
-        deadline: "IMKS_DRAIN_DEADLINE" = "The longest time that the drain may take after the delay";
+        deadline: "IMKS_DRAIN_DEADLINE" in "..24h" = "The longest time that the drain may take after the delay";
     }
 }
 

@@ -5,6 +5,7 @@
 //! from it.
 
 mod admin;
+mod bounds;
 mod cluster;
 mod deadlines;
 pub mod field;
@@ -201,11 +202,11 @@ impl Config {
             self.token.leeway <= Duration::from_secs(60),
             "IMKS_TOKEN_LEEWAY must be at most 1m, or expired tokens would be accepted for too long",
         );
-        check(self.append.lanes > 0 && self.append.batch > 0 && self.append.queue > 0, APPEND_POSITIVE);
         check(
             self.database.max_connections as usize > self.append.lanes,
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
+        problems.extend(bounds::problems(self));
         problems.extend(self.wrong_schemes().map(str::to_owned));
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
@@ -221,7 +222,10 @@ impl Config {
         problems.extend(self.admin.problems());
         problems.extend(self.attachments.problems().map(str::to_owned));
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
-        problems.extend(self.engine.validate().err().map(|error| error.to_string()));
+        // What is told already is not told again in the words of the library.
+        let is_told = problems.iter().any(|problem| problem.starts_with("IMKS_ENGINE_"));
+        let engine = self.engine.validate().err().filter(|_| !is_told);
+        problems.extend(engine.map(|error| error.to_string()));
         problems.extend(self.otlp.validate().err().map(|error| error.to_string()));
         if let Err(why) = logging::check_filter(&self.log.filter) {
             problems.push(format!("RUST_LOG (log.filter in a file) is not a log filter: {why}"));
@@ -242,8 +246,9 @@ impl Config {
                 "IMKS_CORE_URL must start with http:// or https://",
             ),
             (
-                is_of(&self.cluster.redis_url, &["redis", "valkey"]),
-                "REDIS_URL must start with redis:// or rediss://",
+                is_of(&self.cluster.redis_url, &REDIS_SCHEMES),
+                "REDIS_URL must start with redis:// or rediss://, redis-cluster:// or rediss-cluster://, redis-sentinel:// or \
+                 rediss-sentinel://",
             ),
         ];
         checks.into_iter().filter(|(is_right, _)| !is_right).map(|(_, sentence)| sentence)
@@ -262,6 +267,7 @@ impl Config {
             (addresses_differ, "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses"),
             (self.messaging.node.as_deref().is_none_or(is_name), NODE_RULE),
             (self.engine.max_payload >= PAYLOAD_MIN, PAYLOAD_RULE),
+            (!is_taken(&self.engine.path), PATH_RULE),
             (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
@@ -294,6 +300,14 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     overlap && one.port() == other.port() && one.port() != 0
 }
 
+/// Whether one of the other routes is below a path of the engine, or the path is below such a route.
+fn is_taken(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    let is_below =
+        |low: &str, high: &str| low.strip_prefix(high).is_some_and(|it| it.is_empty() || it.starts_with('/'));
+    ROUTES.iter().any(|route| is_below(route, path) || is_below(path, route))
+}
+
 /// Whether a text can be shown as a name, in one line.
 fn is_name(text: &str) -> bool {
     text.chars().count() <= NODE_CHARS_MAX && !text.chars().any(char::is_control)
@@ -311,6 +325,12 @@ const PORT_DEFAULT: u16 = 3000;
 const PAYLOAD_MIN: usize = 10_000;
 const PAYLOAD_RULE: &str =
     "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit";
+/// The routes of the public listener beside those of the engine.
+const ROUTES: [&str; 7] = ["/health", "/metrics", "/api/v1", "/admin", "/first", "/cluster", "/webtransport"];
+const PATH_RULE: &str = "IMKS_ENGINE_PATH must be a path of its own, for example /socket.io: others are at / and below /health, \
+                         /metrics, /api/v1, /admin, /first, /cluster and /webtransport";
+/// How addresses of Redis begin.
+const REDIS_SCHEMES: [&str; 2] = ["redis", "valkey"];
 /// The most characters in the name of a node.
 const NODE_CHARS_MAX: usize = 100;
 const NODE_RULE: &str = "IMKS_NODE must be at most 100 characters, none of them a control character";
@@ -322,7 +342,6 @@ const UNJOINED_RULE: &str = "IMKS_UNJOINED_MAX must be at least 1, or nobody can
 /// The seconds that Linux takes.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1..=32_767;
 const KEEPALIVE_RULE: &str = "IMKS_TCP_KEEPALIVE must be from 1s to 32767s, or 0s for never";
-const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const FEED_RETENTION: &str =
     "IMKS_FEED_RETENTION must be at most 14d, as long as changes of messages are kept";
 const MESSAGE_RETENTION: &str =
@@ -400,10 +419,8 @@ mod tests {
             ("IMKS_CORS_ORIGINS", "https://A.example"),
             ("IMKS_CORS_ORIGINS", "https://a.example:443"),
             ("IMKS_CORS_ORIGINS", "https://a.example:99999"),
-            ("IMKS_ENGINE_PATH", "socket.io"),
-            ("IMKS_ENGINE_PATH", "/a b"),
-            ("IMKS_ENGINE_PATH", "/a?b"),
-            ("IMKS_ENGINE_PATH", "/a/../b"),
+            ("IMKS_S3_ENDPOINT", "https://im:hunter2@s3.example"),
+            ("IMKS_S3_INTERNAL_ENDPOINT", "http://s3?token=hunter2"),
             ("REDIS_URL", "http://redis:6379"),
             ("IMKS_ENGINE_MAX_PAYLOAD", "1"),
             ("IMKS_ENGINE_PING_INTERVAL", "4s"),
@@ -430,6 +447,60 @@ mod tests {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();
             assert!(text.contains(variable), "{variable}={value}: {text}");
         }
+    }
+
+    #[test]
+    fn an_engine_path_that_no_client_asks_for_or_that_another_route_has_is_refused() {
+        for path in [
+            "socket.io",
+            "/a b",
+            "/a?b",
+            "/a/../b",
+            "/",
+            "/api",
+            "/api/v1/",
+            "/api/v1/files",
+            "/health",
+            "/metrics/",
+            "/admin/x",
+        ] {
+            let text = load_from(&[("IMKS_ENGINE_PATH", path)], &[]).unwrap_err().to_string();
+            assert!(text.contains("IMKS_ENGINE_PATH"), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_engine_path_beside_the_other_routes_is_fine() {
+        for path in ["/socket.io", "/api/socket.io", "/healthy", "/chat/"] {
+            load_from(&[("IMKS_ENGINE_PATH", path)], &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn secrets_that_sign_may_come_from_a_file() {
+        let file = file("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\n");
+        let path = file.path().to_str().unwrap();
+        let env = [("IMKS_WEBHOOK_SECRET_FILE", path), ("IMKS_EVENTS_SECRET_FILE", path)];
+        let mut config = load_from(&env, &[]).unwrap();
+        assert_eq!((config.webhook.secret.len(), config.application.secret.len()), (2, 2));
+        let shown = format!("{:?}", Listing::of(&mut config));
+        assert!(!shown.contains("MfKQ9r") && !shown.contains("C2FVsB"));
+    }
+
+    #[test]
+    fn an_empty_filter_of_the_log_is_one_that_is_not_set() {
+        let filter = |env: &[(&str, &str)]| load_from(env, &[]).unwrap().log.filter;
+        assert_eq!(filter(&[("RUST_LOG", "")]), filter(&[]));
+        assert_eq!(filter(&[("RUST_LOG", "off")]), "off");
+    }
+
+    #[test]
+    fn a_number_of_the_file_that_must_be_whole_says_so() {
+        let file = file("[limits]\nsessions_per_user = 1.5\n[otlp]\nsampler_arg = 0.25\n");
+        let path = file.path().to_str().unwrap();
+        let text = load_from(&[(source::CONFIG_FILE, path)], &[]).unwrap_err().to_string();
+        assert!(text.contains("limits.sessions_per_user") && text.contains("a whole number"), "{text}");
+        assert!(!text.contains("sampler_arg"), "{text}");
     }
 
     #[test]
@@ -528,8 +599,21 @@ mod tests {
             ("IMKS_ADMIN_USERNAME", "operator"),
             ("IMKS_ADMIN_PASSWORD_HASH", "hunter2"),
         ];
-        let text = load_from(&env, &[]).unwrap_err().to_string();
-        for part in ["is not TOML, see line 2", "DATABASE_URL", "IMKS_CORE_URL", "IMKS_ADMIN_PASSWORD_HASH"] {
+        let env = env.into_iter().chain([
+            ("IMKS_S3_ENDPOINT", "https://im:hunter2@s3.example"),
+            ("IMKS_CORS_ORIGINS", "https://im:hunter2@app.example"),
+            ("IMKS_LISTEN", "https://im:hunter2@here"),
+        ]);
+        let text = load_from(&env.collect::<Vec<_>>(), &[]).unwrap_err().to_string();
+        for part in [
+            "is not TOML, see line 2",
+            "IMKS_S3_ENDPOINT",
+            "IMKS_CORS_ORIGINS",
+            "IMKS_LISTEN",
+            "DATABASE_URL",
+            "IMKS_CORE_URL",
+            "IMKS_ADMIN_PASSWORD_HASH",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
         assert!(!text.contains("hunter2"), "{text}");

@@ -27,6 +27,11 @@ pub trait Setting: Sized {
     fn parse(text: &str) -> Result<Self, String>;
     /// Returns the value as a person would write it.
     fn show(&self) -> String;
+    /// Returns the value as a number that others of its type are compared with: a count, or milliseconds. `None` if it is
+    /// neither, or not set.
+    fn amount(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Setting for String {
@@ -104,6 +109,10 @@ impl<T: Setting> Setting for Option<T> {
     fn show(&self) -> String {
         self.as_ref().map(T::show).unwrap_or_default()
     }
+
+    fn amount(&self) -> Option<u64> {
+        self.as_ref().and_then(T::amount)
+    }
 }
 
 impl Setting for Network {
@@ -139,6 +148,10 @@ macro_rules! whole_number {
             fn show(&self) -> String {
                 self.to_string()
             }
+
+            fn amount(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
         }
     )*};
 }
@@ -170,6 +183,12 @@ impl Setting for Duration {
         }
         if millis == 0 { "0s".into() } else { format!("{millis}ms") }
     }
+
+    fn amount(&self) -> Option<u64> {
+        // What is longer than zero is no zero.
+        let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
+        Some(millis.max(u64::from(!self.is_zero())))
+    }
 }
 
 /// A duration whose unit may be omitted. A bare number is in milliseconds, as the OpenTelemetry specification
@@ -182,6 +201,10 @@ impl Setting for Millis {
 
     fn show(&self) -> String {
         self.0.show()
+    }
+
+    fn amount(&self) -> Option<u64> {
+        self.0.amount()
     }
 }
 
@@ -205,6 +228,10 @@ impl Setting for Cors {
         let origins = match list.iter().find(|origin| !is_origin(origin)) {
             _ if list == [ANY_ORIGIN] => Origins::Any,
             None => Origins::List(list),
+            // What it has may be a password.
+            Some(wrong) if wrong.contains('@') => {
+                return Err("an origin has no user and no password; write it as browsers do, for example https://example.com".into());
+            }
             Some(wrong) => {
                 return Err(format!(
                     "{wrong:?} is no origin; write each one as browsers do, for example https://example.com, or *"

@@ -108,6 +108,10 @@ impl Values {
     }
 
     fn put(&mut self, key: &str, text: String, origin: String) {
+        // An empty filter would turn everything off, and whoever means that writes `off`.
+        if key == LOG_FILTER && text.trim().is_empty() {
+            return;
+        }
         self.by_key.insert(key.to_owned(), (text, origin));
     }
 
@@ -142,7 +146,7 @@ impl Values {
                 (_, Some(_)) => self.problems.push(unknown_key(&key, name, known)),
                 (_, None) => self
                     .problems
-                    .push(format!("{key} in {name} must be text, a number, true/false or a list")),
+                    .push(format!("{key} in {name} must be text, a number, true/false or a list of these")),
             }
         }
     }
@@ -209,7 +213,10 @@ impl Visitor for Values {
         let Some((text, origin)) = self.by_key.get(field.key) else { return };
         match T::parse(text) {
             Ok(value) => *slot = value,
-            Err(why) if T::SECRET => self.problems.push(format!("{origin} is not valid: {why}")),
+            // Where an address is taken for something else, its password must not be told either.
+            Err(why) if T::SECRET || text.contains('@') => {
+                self.problems.push(format!("{origin} is not valid: {why}"))
+            }
             Err(why) => self.problems.push(format!("{origin} is {text:?}, which is not valid: {why}")),
         }
     }
@@ -219,6 +226,8 @@ fn scalar(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        // A share is one; whatever must be a whole number says so itself.
+        toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Boolean(truth) => Some(truth.to_string()),
         toml::Value::Array(items) => {
             items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
@@ -242,6 +251,7 @@ const PREFIX: &str = "IMKS_";
 /// The variable with the port in which platforms such as Heroku and Cloud Run expect a server.
 const PORT: &str = "PORT";
 const LISTEN: &str = "listen";
+const LOG_FILTER: &str = "log.filter";
 /// The variable that people set who mean [`PORT`] or `IMKS_LISTEN`.
 const MEANT: &str = "IMKS_PORT";
 /// Names under which people know settings from WebSocket servers elsewhere, and the keys of these settings.

@@ -152,10 +152,15 @@ impl Config {
             );
         }
         if self.ping_interval.is_zero() || self.ping_timeout.is_zero() || self.upgrade_timeout.is_zero() {
-            return wrong("engine: ping interval, ping timeout and upgrade timeout must be above zero");
+            return wrong(
+                "engine: ping interval, ping timeout and upgrade timeout (IMKS_ENGINE_PING_INTERVAL, \
+                 IMKS_ENGINE_PING_TIMEOUT, IMKS_ENGINE_UPGRADE_TIMEOUT) must be above zero",
+            );
         }
         if self.max_payload == 0 || self.accept_queue == 0 {
-            return wrong("engine: max payload and accept queue must be above zero");
+            return wrong(
+                "engine: max payload (IMKS_ENGINE_MAX_PAYLOAD) and accept queue (IMKS_ENGINE_ACCEPT_QUEUE) must be above zero",
+            );
         }
         Ok(())
     }

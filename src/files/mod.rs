@@ -90,6 +90,9 @@ impl Config {
         let of_web = |address: &Option<String>| {
             address.as_ref().is_none_or(|it| it.starts_with("https://") || it.starts_with("http://"))
         };
+        // Neither a user nor a parameter would be sent, and both would be shown.
+        let is_bare =
+            |address: &Option<String>| address.as_ref().is_none_or(|it| !it.contains(['@', '?', '#']));
         let given = self.s3_endpoint.is_some() && self.s3_bucket.is_some() && self.s3_key_id.is_some();
         let checks = [
             (!is_s3 || given && self.s3_secret.is_some(), S3_INCOMPLETE),
@@ -98,6 +101,8 @@ impl Config {
                 of_web(&self.s3_internal_endpoint),
                 "IMKS_S3_INTERNAL_ENDPOINT must start with http:// or https://",
             ),
+            (is_bare(&self.s3_endpoint), S3_CREDENTIALS),
+            (is_bare(&self.s3_internal_endpoint), S3_INTERNAL_CREDENTIALS),
             (
                 self.size_max > 0,
                 "IMKS_ATTACHMENTS_SIZE must be at least 1; IMKS_ATTACHMENTS=off switches attachments off",
@@ -276,6 +281,9 @@ pub(crate) fn presentation(mime: &str, filename: &str) -> (&'static str, String)
     (shown.copied().unwrap_or("application/octet-stream"), disposition)
 }
 
+const S3_CREDENTIALS: &str = "IMKS_S3_ENDPOINT must have no user, password or parameter: write the key into IMKS_S3_KEY_ID and IMKS_S3_SECRET";
+const S3_INTERNAL_CREDENTIALS: &str = "IMKS_S3_INTERNAL_ENDPOINT must have no user, password or parameter: write the key into IMKS_S3_KEY_ID and \
+     IMKS_S3_SECRET";
 const S3_INCOMPLETE: &str =
     "IMKS_ATTACHMENTS=s3 needs IMKS_S3_ENDPOINT, IMKS_S3_BUCKET, IMKS_S3_KEY_ID and IMKS_S3_SECRET";
 const LIFETIME_RULE: &str = "IMKS_ATTACHMENTS_ADDRESS_LIFETIME must be between 1m and 12h, shorter than a file that was not sent is kept";
@@ -316,7 +324,17 @@ mod tests {
             ..s3
         };
         assert_eq!(problems(s3.clone()), 0);
-        assert_eq!(problems(Config { s3_endpoint: Some("s3.example".into()), ..s3 }), 1);
+        assert_eq!(problems(Config { s3_endpoint: Some("s3.example".into()), ..s3.clone() }), 1);
+        for address in
+            ["https://im:hunter2@s3.example", "https://s3.example?token=hunter2", "https://s3.example/#x"]
+        {
+            let public = Config { s3_endpoint: Some(address.into()), ..s3.clone() };
+            let internal = Config { s3_internal_endpoint: Some(address.into()), ..s3.clone() };
+            for config in [public, internal] {
+                let told: Vec<_> = config.problems().collect();
+                assert!(told.len() == 1 && !told[0].contains("hunter2"), "{told:?}");
+            }
+        }
     }
 
     #[test]

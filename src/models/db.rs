@@ -86,7 +86,9 @@ impl Config {
         match self.url.as_ref().map(Secret::expose) {
             None => Ok(()),
             Some(url) if is_postgres(url) => postgres::check_url(url),
-            Some(url) if is_sqlite(url) => SqliteConnectOptions::from_str(url).map(drop).map_err(invalid_url),
+            Some(url) if is_sqlite(url) => {
+                SqliteConnectOptions::from_str(url).map(drop).map_err(invalid_file)
+            }
             Some(_) => Err(ImksError::Config(
                 "the database URL must start with postgres:// or sqlite: (DATABASE_URL)".into(),
             )),
@@ -215,7 +217,7 @@ impl Db {
                 Box::pin(PostgresPool::connect(url, config, patience)).await.map(Self::Postgres)
             }
             Some(url) => {
-                let options = SqliteConnectOptions::from_str(url).map_err(invalid_url)?;
+                let options = SqliteConnectOptions::from_str(url).map_err(invalid_file)?;
                 Box::pin(sqlite::connect(options, url.contains(":memory:"), config)).await.map(Self::Sqlite)
             }
             None => {
@@ -342,6 +344,15 @@ fn is_postgres(url: &str) -> bool {
 
 fn is_sqlite(url: &str) -> bool {
     url.starts_with("sqlite:")
+}
+
+/// Hides the parser's own message, which may quote the URL and its parameters.
+fn invalid_file(_: sqlx::Error) -> ImksError {
+    ImksError::Config(
+        "DATABASE_URL is malformed; write sqlite: and the path of a file, in which ? is written as %3F, # as %23 and % as %25, \
+         and after a ? only parameters that SQLite has"
+            .into(),
+    )
 }
 
 /// Hides the parser's own message, which may quote the URL and its password.

@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::sync::OnceLock;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,7 +17,8 @@ use super::metrics::PANICS;
 /// The settings of the log.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The filter of events, in the syntax of `tracing_subscriber::EnvFilter`.
+    /// The filter of events, in the syntax of `tracing_subscriber::EnvFilter`; empty for the default. Whatever it says,
+    /// nothing is logged that could show a secret of a dependency.
     pub filter: String,
     /// The format of a line.
     pub format: LogFormat,
@@ -44,7 +46,21 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     if is_word && filter.parse::<LevelFilter>().is_err() && filter != env!("CARGO_PKG_NAME") {
         return Err(format!("{filter} is no level; write error, warn, info, debug, trace or off"));
     }
-    EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
+    parse(filter).map(drop)
+}
+
+/// Returns the filter that a text stands for. An empty one means that none is set: everything off is `off`.
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    let filter = if filter.trim().is_empty() { FILTER_DEFAULT } else { filter };
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())
+}
+
+/// Whether what a dependency logs at such a place can have no secret in it.
+fn is_without_secrets(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_of =
+        |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    TALKATIVE.iter().all(|(name, most)| metadata.level() <= most || !is_of(name))
 }
 
 /// Replaces the filter of the log that [`start`] has begun.
@@ -55,8 +71,7 @@ pub fn set_filter(filter: &str) -> Result<(), String> {
     check_filter(filter)?;
     // Without a handle another program's subscriber is in use, which has a filter of its own.
     let Some(handle) = FILTER.get() else { return Ok(()) };
-    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    handle.reload(filter).map_err(|error| error.to_string())
+    handle.reload(parse(filter)?).map_err(|error| error.to_string())
 }
 
 /// The way to the filter in use.
@@ -66,11 +81,12 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 ///
 /// The formatter escapes control characters in logged text, so that a peer cannot forge a line.
 pub fn start(config: &Config) {
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let filter = parse(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let lines = lines(config.format, std::io::stderr().is_terminal(), std::io::stderr);
     let (filter, handle) = reload::Layer::new(filter);
     // This fails if an embedding program has installed its own subscriber, which then stays in use.
-    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+    let log = tracing_subscriber::registry().with(filter).with(filter_fn(is_without_secrets)).with(lines);
+    if log.try_init().is_ok() {
         let _ = FILTER.set(handle);
     }
 }
@@ -117,6 +133,10 @@ where
 
 /// The client of NATS logs every attempt to connect; an outage is told once, by the bus.
 const FILTER_DEFAULT: &str = "info,sqlx::query=error,async_nats=off";
+/// Dependencies that log passwords and tokens in more detail than this, whatever the filter says: addresses of NATS with
+/// their user and password, packets of WebSocket, commands of Redis.
+const TALKATIVE: [(&str, Level); 3] =
+    [("async_nats", Level::INFO), ("tungstenite", Level::DEBUG), ("fred", Level::DEBUG)];
 
 #[cfg(test)]
 mod tests {
@@ -203,12 +223,52 @@ mod tests {
     }
 
     fn written(log: impl FnOnce()) -> String {
+        written_with("trace", log)
+    }
+
+    fn written_with(filter: &str, log: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
         let lines = lines(LogFormat::Json, false, move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+        let filters = tracing_subscriber::registry().with(parse(filter).unwrap());
+        tracing::subscriber::with_default(filters.with(filter_fn(is_without_secrets)).with(lines), log);
         let bytes = written.0.lock().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_filter_makes_a_dependency_tell_the_password_of_a_broker() {
+        for filter in
+            ["trace", "debug", "async_nats=debug", "async_nats::connector=trace", "off,[{server}]=trace"]
+        {
+            let text = written_with(filter, || {
+                let server = "nats://im:hunter2@broker";
+                tracing::debug!(target: "async_nats::connector", server, "attempting connection");
+                tracing::trace!(target: "async_nats", server, "connecting");
+                tracing::trace!(target: "tungstenite::protocol", server, "received frame");
+                tracing::trace!(target: "fred::protocol::debug", server, "Encoded");
+                let _span = tracing::debug_span!(target: "async_nats", "connect", server).entered();
+                tracing::error!("inside");
+            });
+            assert!(!text.contains("hunter2"), "{filter}: {text}");
+        }
+        let text = written_with("trace", || {
+            tracing::info!(target: "async_nats::connector", "connected");
+            tracing::trace!(target: "async_natsy", "of another");
+        });
+        assert!(text.contains("connected") && text.contains("of another"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_filter_is_no_filter_and_the_log_is_not_off() {
+        for empty in ["", " "] {
+            assert_eq!(check_filter(empty), Ok(()));
+            let text = written_with(empty, || {
+                tracing::info!("told");
+                tracing::debug!("not told");
+            });
+            assert!(text.contains("told") && !text.contains("not told"), "{text}");
+        }
     }
 
     #[test]

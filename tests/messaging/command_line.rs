@@ -106,8 +106,58 @@ fn a_database_with_which_no_server_starts_is_told_before_one_is_started() {
     });
     changed.unwrap();
     told("a newer version of imks");
+    let url = format!("sqlite:{}", file.display());
+    let listing: [&[&str]; 4] = [
+        &["directory", "list", "--data-dir", data],
+        &["directory", "user", "list", "--data-dir", data],
+        &["directory", "member", "list", "general", "--data-dir", data],
+        &["doctor", "--database", &url],
+    ];
+    for command in listing {
+        let output = imks(command, &[]);
+        let told = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(!output.status.success() && told.contains("newer version"), "{command:?}: {told}");
+        assert!(!told.contains("imks migrate"), "{command:?}: {told}");
+    }
     std::fs::write(&file, [7; 4096]).unwrap();
     told("not a database");
+}
+
+#[test]
+fn an_address_that_another_program_has_is_told_and_one_of_a_running_imks_is_not() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    // Whoever asks it is hung up on.
+    std::thread::spawn(move || other.incoming().for_each(drop));
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let checked = imks(&["check-config", "--listen", &address, "--data-dir", data], &[]);
+    let told = text(&checked.stderr);
+    assert!(checked.status.success() && told.contains("IMKS_LISTEN: another program than imks"), "{told}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let options = ["--listen", &*free, "--data-dir", data];
+    let mut server = Command::new(env!("CARGO_BIN_EXE_imks"));
+    let mut server = server.arg("serve").args(options).env_clear().stderr(Stdio::null()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while !imks(&[&["healthcheck"], &options[..]].concat(), &[]).status.success() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the server does not start");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let checked = imks(&[&["check-config"], &options[..]].concat(), &[]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let told = text(&checked.stderr);
+    assert!(checked.status.success() && !told.contains("another program"), "{told}");
+}
+
+#[test]
+fn a_wrong_address_of_a_broker_is_told_by_its_own_name() {
+    for (variable, url) in [("REDIS_URL", "redis://host:port"), ("NATS_URL", "ws://host:4222")] {
+        let output = imks(&["check-config", "--listen", "127.0.0.1:0"], &[(variable, url)]);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(78) && told.contains(variable), "{told}");
+        assert!(!told.contains("IMKS_ADAPTER"), "{told}");
+    }
 }
 
 #[test]

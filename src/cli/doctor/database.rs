@@ -92,13 +92,25 @@ async fn migrations(db: &Db) -> (Option<()>, Outcome) {
     match db.check_schema().await {
         Ok(()) => (Some(()), Outcome::Good("the schema is that of this version".into())),
         Err(error) => {
-            let fault = Fault::new(
-                terminal::causes(&error),
-                "the tables are of another version, or there are none yet",
-                "run `imks migrate` with this database, or start the server of this version, which does it by itself",
-            );
-            (None, Outcome::Failed(fault))
+            let is_newer = matches!(db.refuse_newer_schema().await, Err(ImksError::Config(_)));
+            (None, Outcome::Failed(of_another_version(&terminal::causes(&error), is_newer)))
         }
+    }
+}
+
+/// Returns the fault of a schema that is not the one of this version. There is no way back from a newer one.
+fn of_another_version(found: &str, is_newer: bool) -> Fault {
+    match is_newer {
+        true => Fault::new(
+            found,
+            "a newer version of imks has made these tables",
+            "upgrade this imks to that version; or restore the backup from before the upgrade (docs/upgrade.md)",
+        ),
+        false => Fault::new(
+            found,
+            "the tables are of an earlier version, or there are none yet",
+            "run `imks migrate` with this database, or start the server of this version, which does it by itself",
+        ),
     }
 }
 
