@@ -73,7 +73,7 @@ mod tests {
             ("IMKS_ENGINE_SESSIONS_MAX", "0", "at least 1"),
             ("IMKS_ENGINE_ACCEPT_QUEUE", "0", "from 1 to 1000000"),
             ("IMKS_ENGINE_UPGRADE_TIMEOUT", "0s", "from 100ms to 10m"),
-            ("IMKS_OUTBOX_PACKETS", "0", "at least 16"),
+            ("IMKS_OUTBOX_PACKETS", "0", "at least 1"),
             ("IMKS_EVENTS_IN_FLIGHT", "0", "from 1 to 1000000"),
             ("IMKS_EVENTS_WAITING_BYTES", "0", "at least 1024"),
             ("IMKS_EVENTS_WAITING_BYTES", "10", "at least 1024"),

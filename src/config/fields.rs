@@ -270,7 +270,7 @@ settings! {
             "The directory `dist` of the npm package socket.io-client, served as `/socket.io/socket.io.js`";
     }
     "outbox." in config.engine.outbox => {
-        packets (packets_max): "IMKS_OUTBOX_PACKETS" in "16.." = "The most packets that may ever wait for one client";
+        packets (packets_max): "IMKS_OUTBOX_PACKETS" in "1.." = "The most packets that may ever wait for one client";
         bytes (bytes_max): "IMKS_OUTBOX_BYTES" in "1024.." =
             "The most bytes that may ever wait for one WebSocket or WebTransport client";
         blocked_packets (blocked_packets_max): "IMKS_OUTBOX_BLOCKED_PACKETS" in "1.." =

@@ -1,6 +1,7 @@
 //! The public listeners over TCP and UDP, and the certificate that they share.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -83,11 +84,10 @@ impl Front {
         if let Some(certificates) = certificates.as_ref().filter(|_| config.tls.is_on()) {
             config.http.tls = Some(certificates.tls(&config.tls)?);
         }
-        let tcp = listener::bind_loopbacks(listen)?;
-        let bound = tcp.first().ok_or(ImksError::Internal("no listener"))?;
-        let addr = bound.local_addr().map_err(ImksError::io("reading the listening address"))?;
-        let udp = match certificates.as_ref().filter(|_| config.webtransport.is_on(&config.tls)) {
-            Some(certificates) => with_http3(&config.webtransport, addr, certificates, engine)?,
+        let http3 = certificates.as_ref().filter(|_| config.webtransport.is_on(&config.tls));
+        let (addr, tcp, sockets) = bind_both(listen, http3.map(|_| &config.webtransport))?;
+        let udp = match http3 {
+            Some(certificates) => with_http3(sockets, &config.webtransport, certificates, engine)?,
             None => Vec::new(),
         };
         let udp_addr = udp.first().map(webtransport::Listener::addr).transpose()?;
@@ -135,15 +135,36 @@ impl Front {
     }
 }
 
-/// Binds the listeners for WebTransport to the configured address, or to the address of the TCP listener.
+/// Binds the TCP address and, for WebTransport, the configured UDP address or the same one as over TCP. Returns the address as
+/// well. Of free ports (port 0), one is taken that is free over both.
+fn bind_both(
+    listen: SocketAddr,
+    http3: Option<&webtransport::Config>,
+) -> ImksResult<(SocketAddr, Vec<TcpListener>, Vec<UdpSocket>)> {
+    let may_differ = listen.port() == 0 && http3.is_some_and(|config| config.listen.is_none());
+    let mut more = if may_differ { FREE_PORTS_TRIED } else { 0 };
+    loop {
+        let tcp = listener::bind_loopbacks(listen)?;
+        let bound = tcp.first().ok_or(ImksError::Internal("no listener"))?;
+        let addr = bound.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let Some(config) = http3 else { return Ok((addr, tcp, Vec::new())) };
+        match webtransport::bind_loopbacks(config.listen.unwrap_or(addr)) {
+            Err(ImksError::Io { source, .. }) if more > 0 && source.kind() == io::ErrorKind::AddrInUse => {
+                more -= 1;
+            }
+            udp => return Ok((addr, tcp, udp?)),
+        }
+    }
+}
+
+/// Returns the listeners for WebTransport.
 fn with_http3(
+    sockets: Vec<UdpSocket>,
     config: &webtransport::Config,
-    tcp: SocketAddr,
     certificates: &Certificates,
     engine: &engine::Config,
 ) -> ImksResult<Vec<webtransport::Listener>> {
     let heartbeat = heartbeat(engine);
-    let sockets = webtransport::bind_loopbacks(config.listen.unwrap_or(tcp))?;
     let listen = |socket| webtransport::Listener::new(socket, certificates, config, heartbeat);
     sockets.into_iter().map(listen).collect()
 }
@@ -162,3 +183,6 @@ fn without_http3(
 fn heartbeat(engine: &engine::Config) -> webtransport::Heartbeat {
     webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout }
 }
+
+/// How many further free ports are tried.
+const FREE_PORTS_TRIED: usize = 16;
