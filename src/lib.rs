@@ -71,6 +71,7 @@
 
 mod clock;
 pub mod error;
+mod shown;
 
 pub use error::{ImksError, ImksResult};
 

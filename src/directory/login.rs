@@ -16,7 +16,7 @@ use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::{IDS_MAX, v1};
-use crate::telemetry::shown;
+use crate::shown::shown;
 
 /// A membership to make: the channel, and the only role of the member there.
 struct Join {

@@ -19,8 +19,8 @@ use super::view::View;
 use crate::auth::{Identity, Presented};
 use crate::clock::{self, Micros};
 use crate::rate_limit::{Bucket, Rate};
+use crate::shown::is_unseen;
 use crate::socket::Socket;
-use crate::telemetry::shown::is_unseen;
 use crate::{ImksError, ImksResult};
 
 /// One signed-in device. Stored with its socket; an HTTP request creates one of its own.

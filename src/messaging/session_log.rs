@@ -8,8 +8,8 @@ use super::session::Session;
 use crate::ImksError;
 use crate::clock;
 use crate::rate_limit::{LineLimit, Rate};
+use crate::shown::shown;
 use crate::socket::{DisconnectReason, Socket};
-use crate::telemetry::shown;
 
 /// The log of those who were not let in. They need no token for it, so it is bounded.
 #[derive(Debug)]

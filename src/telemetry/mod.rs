@@ -6,7 +6,6 @@ pub mod histogram;
 pub mod instrument;
 pub mod labels;
 pub mod metrics;
-pub(crate) mod shown;
 pub mod source;
 pub mod traceparent;
 
@@ -16,7 +15,6 @@ pub(crate) use instrument::instruments;
 pub use instrument::{Catalog, Instrument};
 pub(crate) use labels::label;
 pub use labels::{By, Label, Open};
-pub(crate) use shown::shown;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "server")] {

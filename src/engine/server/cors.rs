@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::engine::config::{Cors, Origins};
 use crate::engine::request_error::RequestError;
-use crate::telemetry::shown;
+use crate::shown::shown;
 
 /// The policy of a server, which can be replaced while it is in use. Clones share it.
 #[derive(Clone, Debug, Default)]

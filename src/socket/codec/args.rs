@@ -18,7 +18,7 @@ use super::packet_type::PacketType;
 use super::placeholder::all_have_attachments;
 use super::shape::Shape;
 use crate::error::{ImksError, ImksResult};
-use crate::telemetry::shown;
+use crate::shown::shown;
 
 /// The arguments of an event or ack: validated JSON text, and the attachments it refers to.
 ///
