@@ -186,19 +186,23 @@ async fn an_operator_watches(kind: Kind) {
     })
     .await;
     let mut bob = cluster.client(1, "bob").await;
-    let mut page = TestClient::open(cluster.nodes[0].addr()).await;
-    page.join_at("/admin,", json!({})).await.unwrap();
-    let all = shown(&mut page, "all_sockets", |_| true).await;
-    for server in ["server 1", "server 2"] {
-        let stats = shown(&mut page, "server_stats", |stats| stats["serverId"] == server).await;
-        assert_eq!(stats["clientsCount"], 1, "{stats}");
-    }
-    let on_main = |socket: &&Value| socket["nsp"] == "/";
-    let socket = match all.as_array().unwrap().iter().find(on_main) {
-        Some(socket) => socket.clone(),
-        // The nodes had not met yet.
-        None => panic!("the socket of the other node is not shown: {all}"),
+    let is_bob = |socket: &&Value| socket["nsp"] == "/";
+    let deadline = Instant::now() + PATIENCE;
+    let (mut page, socket) = loop {
+        let mut page = TestClient::open(cluster.nodes[0].addr()).await;
+        page.join_at("/admin,", json!({})).await.unwrap();
+        let all = shown(&mut page, "all_sockets", |_| true).await;
+        if let Some(socket) = all.as_array().unwrap().iter().find(is_bob) {
+            break (page, socket.clone());
+        }
+        // The nodes have just started, and hear of each other soon.
+        assert!(Instant::now() < deadline, "the socket of the other node is not shown: {all}");
+        sleep(Duration::from_millis(50)).await;
     };
+    for server in ["server 1", "server 2"] {
+        let has_one = |stats: &Value| stats["serverId"] == server && stats["clientsCount"] == 1;
+        shown(&mut page, "server_stats", has_one).await;
+    }
     page.raw(&format!(r#"42/admin,{}"#, json!(["_disconnect", "/", true, socket["id"]]))).await;
     assert!(bob.was_dismissed().await, "the page of one node ends sockets of the other");
     cluster.stop().await;
