@@ -154,8 +154,8 @@ fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<SignedIn>
     let mut channels: Vec<Vec<String>> = vec![Vec::new(); tokens.len()];
     let mut missing = tokens.len();
     let mut take = |index: usize, packet: &[u8]| {
-        if let Some(ready) = packet.strip_prefix(br#"42["session:ready","#) {
-            channels[index] = channel_ids(&ready[..ready.len() - 1]);
+        if packet.starts_with(br#"42["session:ready","#) {
+            channels[index] = channel_ids(&packet[2..]);
             missing -= 1;
         }
         missing == 0
@@ -203,9 +203,10 @@ fn wait(
     Ok(())
 }
 
-fn channel_ids(ready: &[u8]) -> Vec<String> {
-    let ready: Value = serde_json::from_slice(ready).unwrap_or_default();
-    let channels = ready["channels"].as_array().into_iter().flatten();
+/// The channels in `session:ready`, whose arguments are the session and an offset.
+fn channel_ids(event: &[u8]) -> Vec<String> {
+    let event: Value = serde_json::from_slice(event).unwrap_or_default();
+    let channels = event[1]["channels"].as_array().into_iter().flatten();
     channels.filter_map(|channel| channel["channel_id"].as_str().map(str::to_owned)).collect()
 }
 
