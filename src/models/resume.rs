@@ -3,7 +3,11 @@
 //!
 //! All times are the database's, because they are compared between nodes.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::db::{BEGIN_SQLITE, Db, json_ids, on, transaction};
@@ -130,12 +134,19 @@ pub async fn put(db: &Db, sessions: &[StoredSession]) -> ImksResult<()> {
 
 /// Finds sessions by their keys. Those are missing of which nothing is known, or nothing of the node that has them.
 pub async fn find(db: &Db, keys: &[&[u8]]) -> ImksResult<Vec<FoundSession>> {
+    by_keys(db, &FIND, keys).await
+}
+
+async fn by_keys<T>(db: &Db, sql: &Sql, keys: &[&[u8]]) -> ImksResult<Vec<T>>
+where
+    T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+{
     Ok(match db {
-        Db::Postgres(pool) => sqlx::query_as(FIND.postgres).bind(keys).fetch_all(pool).await?,
+        Db::Postgres(pool) => sqlx::query_as(sql.postgres).bind(keys).fetch_all(pool).await?,
         Db::Sqlite(sqlite) => {
             let hex = |key: &&[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect();
             let keys: Vec<String> = keys.iter().map(hex).collect();
-            let query = sqlx::query_as(FIND.sqlite).bind(serde_json::to_string(&keys)?);
+            let query = sqlx::query_as(sql.sqlite).bind(serde_json::to_string(&keys)?);
             query.fetch_all(&sqlite.reader).await?
         }
     })
@@ -193,6 +204,7 @@ pub async fn end(db: &Db, claims: &[Claim]) -> ImksResult<()> {
 
 async fn for_each(db: &Db, sql: &Sql, claims: &[Claim]) -> ImksResult<()> {
     match db {
+        _ if claims.is_empty() => {}
         Db::Postgres(pool) => {
             let (keys, generations): (Vec<&[u8]>, Vec<i64>) =
                 claims.iter().map(|(key, generation)| (&key[..], *generation)).unzip();
@@ -221,18 +233,32 @@ pub async fn end_with_token(db: &Db, token_session: Uuid) -> ImksResult<()> {
     Ok(())
 }
 
-/// Returns the channels of a session, unless somebody else has continued it.
-pub async fn channels(db: &Db, (key, generation): &Claim) -> ImksResult<Option<Vec<u8>>> {
-    Ok(on!(db, pool => {
-        sqlx::query_scalar(CHANNELS).bind(key).bind(generation).fetch_optional(pool).await?
-    }))
+/// Returns the channels of sessions, by what they are known by.
+pub async fn channels(db: &Db, keys: &[&[u8]]) -> ImksResult<HashMap<Claim, Vec<u8>>> {
+    let stored: Vec<(Vec<u8>, i64, Vec<u8>)> = by_keys(db, &CHANNELS, keys).await?;
+    Ok(stored.into_iter().map(|(key, generation, channels)| ((key, generation), channels)).collect())
 }
 
-/// Replaces the channels of a session, unless somebody else has continued it.
-pub async fn set_channels(db: &Db, (key, generation): &Claim, channels: &[u8]) -> ImksResult<()> {
-    on!(db, pool => {
-        sqlx::query(SET_CHANNELS).bind(key).bind(generation).bind(channels).execute(pool).await.map(drop)
-    })?;
+/// Replaces the channels of sessions, but of those that somebody else has continued.
+pub async fn set_channels(db: &Db, changes: &[(Claim, Vec<u8>)]) -> ImksResult<()> {
+    match db {
+        _ if changes.is_empty() => {}
+        Db::Postgres(pool) => {
+            let keys: Vec<&[u8]> = changes.iter().map(|((key, _), _)| &key[..]).collect();
+            let generations: Vec<i64> = changes.iter().map(|((_, generation), _)| *generation).collect();
+            let channels: Vec<&[u8]> = changes.iter().map(|(_, channels)| &channels[..]).collect();
+            let query = sqlx::query(SET_CHANNELS.postgres).bind(keys).bind(generations).bind(channels);
+            query.execute(pool).await?;
+        }
+        Db::Sqlite(sqlite) => {
+            let mut tx = Box::pin(sqlite.writer.begin_with(BEGIN_SQLITE)).await?;
+            for ((key, generation), channels) in changes {
+                let query = sqlx::query(SET_CHANNELS.sqlite).bind(key).bind(generation).bind(channels);
+                query.execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+        }
+    }
     Ok(())
 }
 
@@ -419,8 +445,19 @@ const END: Sql = Sql {
 };
 const END_ALL_OF: &str = "DELETE FROM resume_session WHERE user_id = $1";
 const END_WITH_TOKEN: &str = "DELETE FROM resume_session WHERE token_session = $1";
-const CHANNELS: &str = "SELECT channels FROM resume_session WHERE key = $1 AND generation = $2";
-const SET_CHANNELS: &str = "UPDATE resume_session SET channels = $3 WHERE key = $1 AND generation = $2";
+const CHANNELS: Sql = Sql {
+    postgres: "SELECT key, generation, channels FROM resume_session WHERE key = ANY($1)",
+    sqlite: "SELECT key, generation, channels FROM resume_session \
+        WHERE key IN (SELECT unhex(value) FROM json_each($1))",
+};
+const SET_CHANNELS: Sql = Sql {
+    postgres: "WITH r AS (SELECT * FROM UNNEST($1::BYTEA[], $2::BIGINT[], $3::BYTEA[]) AS r(key, generation, channels)), \
+         locked AS (SELECT s.key FROM resume_session s JOIN r ON s.key = r.key AND s.generation = r.generation \
+           ORDER BY s.key FOR UPDATE OF s) \
+         UPDATE resume_session s SET channels = r.channels \
+         FROM r WHERE s.key = r.key AND s.generation = r.generation AND s.key IN (SELECT key FROM locked)",
+    sqlite: "UPDATE resume_session SET channels = $3 WHERE key = $1 AND generation = $2",
+};
 const ADD_PART: Sql = with_now!(
     "INSERT INTO resume_part (epoch, n, upto, deliveries, written_at) VALUES ($1, $2, $3, $4, ",
     ") ON CONFLICT (epoch, n) DO NOTHING"

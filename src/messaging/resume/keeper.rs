@@ -169,8 +169,11 @@ impl Inner {
         for some in claims(|it| it.came_back && !it.went_away && !it.ended).chunks(SESSIONS_AT_ONCE) {
             timed("resume_back", rows::came_back(&self.db, some)).await?;
         }
-        for (key, it) in pending.iter().filter(|(_, it)| !it.channels.is_empty() && !it.ended) {
-            self.store_changes((key.to_vec(), it.generation), it).await?;
+        let changing = pending.iter().filter(|(_, it)| !it.channels.is_empty() && !it.ended);
+        let changing: Vec<(Claim, &Pending)> =
+            changing.map(|(key, it)| ((key.to_vec(), it.generation), it)).collect();
+        for some in changing.chunks(SESSIONS_AT_ONCE) {
+            self.store_changes(some).await?;
         }
         for some in claims(|it| it.went_away && !it.ended).chunks(SESSIONS_AT_ONCE) {
             timed("resume_away", rows::went_away(&self.db, some)).await?;
@@ -181,14 +184,20 @@ impl Inner {
         Ok(())
     }
 
-    async fn store_changes(&self, claim: Claim, pending: &Pending) -> ImksResult<()> {
-        let stored = timed("resume_channels", rows::channels(&self.db, &claim)).await?;
-        let Some(stored) = stored else { return Ok(()) };
-        match changed(&stored, pending.channels.clone()) {
-            Some(channels) => timed("resume_change", rows::set_channels(&self.db, &claim, &channels)).await,
-            // Of a newer version, or too long: nobody may take for true what it does not say.
-            None => rows::end(&self.db, &[claim]).await,
+    async fn store_changes(&self, changing: &[(Claim, &Pending)]) -> ImksResult<()> {
+        let keys: Vec<&[u8]> = changing.iter().map(|((key, _), _)| &key[..]).collect();
+        let stored = timed("resume_channels", rows::channels(&self.db, &keys)).await?;
+        let (mut changes, mut unknown) = (Vec::new(), Vec::new());
+        for (claim, pending) in changing {
+            let Some(stored) = stored.get(claim) else { continue };
+            match changed(stored, pending.channels.clone()) {
+                Some(channels) => changes.push((claim.clone(), channels)),
+                // Of a newer version, or too long: nobody may take for true what it does not say.
+                None => unknown.push(claim.clone()),
+            }
         }
+        timed("resume_change", rows::set_channels(&self.db, &changes)).await?;
+        rows::end(&self.db, &unknown).await
     }
 
     /// Forgets what nobody can continue any more, and makes the old part of the journal short.
