@@ -215,11 +215,14 @@ pub(super) async fn index(messaging: Messaging, stop: CancellationToken) {
 /// Follows some channels once. Returns how long to wait before the next pass: the longer, the more messages share it.
 async fn follow(messaging: &Messaging, channels: Vec<Uuid>) -> Duration {
     let written = messaging.appender().written();
+    let (before, began) = (written.additions(), Instant::now());
     match timed("search_index", message_search_index::follow(messaging.db(), channels.clone())).await {
         Ok(behind) if behind.is_empty() => PAUSE,
         Ok(behind) => {
+            let is_busy = written.additions() != before;
             written.add(behind);
-            Duration::ZERO
+            // Who writes meanwhile comes first: with SQLite, a pass keeps everybody else from writing.
+            if is_busy { began.elapsed() * PASSES_LEFT_OUT } else { Duration::ZERO }
         }
         Err(error) => {
             tracing::warn!(%error, "the index of search is late");
@@ -264,6 +267,8 @@ const WAIT: Duration = Duration::from_secs(2);
 const CHANNELS_AT_ONCE: usize = MESSAGES_AT_ONCE as usize;
 /// The time between two passes that were not full.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How many passes are left out after a full one while messages are written.
+const PASSES_LEFT_OUT: u32 = 3;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often all channels are compared with the index.
 const COMPARE_EVERY: Duration = Duration::from_secs(300);

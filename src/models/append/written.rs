@@ -1,6 +1,7 @@
 //! The channels that were written to since somebody last asked: what an index that follows the channels looks at.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 pub struct Written {
     channels: Mutex<HashSet<Uuid>>,
     added: Notify,
+    additions: AtomicU64,
 }
 
 impl Written {
@@ -24,6 +26,7 @@ impl Written {
             }
         }
         drop(all);
+        self.additions.fetch_add(1, Ordering::Relaxed);
         self.added.notify_one();
     }
 
@@ -35,6 +38,11 @@ impl Written {
             all.remove(channel);
         }
         taken
+    }
+
+    /// Returns how often channels were added. It tells whether somebody has written since an earlier call.
+    pub fn additions(&self) -> u64 {
+        self.additions.load(Ordering::Relaxed)
     }
 
     /// Returns when channels were added since the last call.
@@ -58,5 +66,6 @@ mod tests {
         assert_eq!(written.take(10).len(), 10);
         assert_eq!(written.take(usize::MAX).len(), WRITTEN_MAX - 10);
         assert!(written.take(1).is_empty());
+        assert_eq!(written.additions(), 2);
     }
 }
