@@ -2,8 +2,8 @@
 
 use imks::testing::models::db::Db;
 use imks::testing::models::resume::{
-    Last, StoredPart, StoredSession, add_part, find, fold, folded, lasts, old_parts, parts, put, renew,
-    sweep, take, went_away,
+    Last, StoredPart, StoredSession, add_part, channels, find, fold, folded, lasts, old_parts, parts, put,
+    renew, set_channels, sweep, take, went_away,
 };
 use uuid::Uuid;
 
@@ -65,6 +65,20 @@ on_both! {
         away.unwrap();
         let taken = |all: Vec<bool>| all.into_iter().filter(|taken| *taken).count();
         assert_eq!(taken(one.unwrap()) + taken(two.unwrap()), 100);
+    }
+
+    async fn the_channels_of_many_change_together_but_of_those_that_others_have_continued(store: &Store) {
+        let db = &store.db;
+        renew(db, 1).await.unwrap();
+        put(db, &(0..3).map(|number| session(number, 0)).collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(take(db, &[session(1, 1)]).await.unwrap(), [true]);
+        let change = |number: u8| ((vec![number; 32], 0), vec![number, 7]);
+        set_channels(db, &[0, 1, 2, 9].map(change)).await.unwrap();
+        set_channels(db, &[]).await.unwrap();
+        let stored = channels(db, &[&[0; 32], &[1; 32], &[2; 32], &[9; 32]]).await.unwrap();
+        let of = |number: u8, generation: i64| stored.get(&(vec![number; 32], generation)).cloned();
+        assert_eq!([of(0, 0), of(1, 1), of(2, 0)], [Some(vec![0, 7]), Some(vec![1]), Some(vec![2, 7])]);
+        assert_eq!(stored.len(), 3);
     }
 
     async fn those_who_left_first_are_forgotten_first(store: &Store) {
