@@ -1,5 +1,6 @@
 //! Clients of `imks serve` that come back to another node: their sessions continue, also when their node was killed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,11 +20,14 @@ fn token_of(broker: &Broker, database: &str, name: &str) -> String {
     String::from_utf8(token.stdout).unwrap().trim().to_owned()
 }
 
-/// Sends messages, and adds their bodies to those that were sent.
+/// Sends messages, one after the other to each of the channels, and adds their bodies to those that were sent.
 async fn say(alice: &mut TestClient, sent: &mut Vec<String>, count: usize) {
-    let channel = first_channel(alice);
+    let mut channels: Vec<String> =
+        alice.ready["channels"].as_array().unwrap().iter().map(|it| text(&it["channel_id"])).collect();
+    channels.sort();
     for _ in 0..count {
         let body = sent.len().to_string();
+        let channel = &channels[sent.len() % channels.len()];
         alice.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
         sent.push(body);
     }
@@ -33,14 +37,23 @@ fn session(bob: &mut Script) -> Value {
     bob.hears(|line| line["session"].is_object())["session"].clone()
 }
 
+/// The bodies of the messages that somebody has got: those of a channel in their order, so that what was missed may come channel by
+/// channel.
 fn got(bob: &mut Script, count: usize) -> Vec<String> {
     bob.tell(&format!("got {count}"));
     let got = bob.hears(|line| line["got"].is_array())["got"].clone();
-    got.as_array().unwrap().iter().map(|it| text(&it["body"])).collect()
+    let mut seqs = HashMap::new();
+    for message in got.as_array().unwrap() {
+        let seq = message["seq"].as_i64().unwrap();
+        assert!(seqs.insert(text(&message["channel_id"]), seq).is_none_or(|last| last + 1 == seq), "{got}");
+    }
+    let mut bodies: Vec<String> = got.as_array().unwrap().iter().map(|it| text(&it["body"])).collect();
+    bodies.sort_by_key(|body| body.parse::<usize>().unwrap());
+    bodies
 }
 
-/// The node of a client is killed, again and again.
-async fn nodes_die(via: &str) {
+/// The node of a client of so many channels is killed, again and again.
+async fn nodes_die(via: &str, channels: usize) {
     let broker = Broker::shared(Kind::Postgres).await;
     let database = broker.database.clone().unwrap();
     let names = ["one", "two"];
@@ -48,6 +61,13 @@ async fn nodes_die(via: &str) {
     let addresses = [nodes[0].addr, nodes[1].addr];
     acquainted(&addresses).await;
     let [alice, bob] = ["alice", "bob"].map(|name| token_of(&broker, &database, name));
+    let directory = |arguments: &[&str]| {
+        assert!(imks(&broker, &database).arg("directory").args(arguments).output().unwrap().status.success());
+    };
+    for name in (1..channels).map(|n| format!("channel-{n}")) {
+        directory(&["channel", "add", &name]);
+        ["alice", "bob"].iter().for_each(|member| directory(&["member", "add", &name, member]));
+    }
     let balancer = Balancer::start(addresses.to_vec(), Rule::RoundRobin).await;
     let url = balancer.url();
     let mut bob = Script::start("resume.js", &[("URL", &url), ("TOKEN", &bob), ("VIA", via)]);
@@ -74,7 +94,12 @@ async fn nodes_die(via: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_on_a_websocket_continues_its_session_each_time_that_its_node_is_killed() {
-    Box::pin(nodes_die("websocket")).await;
+    Box::pin(nodes_die("websocket", 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_several_channels_continues_its_session_each_time_that_its_node_is_killed() {
+    Box::pin(nodes_die("websocket", 4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,6 +50,16 @@ impl World {
         text(&output.stdout).trim().to_owned()
     }
 
+    /// A channel of its members.
+    pub fn channel(&self, name: &str, members: &[&str]) {
+        let run = |arguments: &[&str]| {
+            let output = imks(&[&["directory"], arguments, &["--data-dir", &self.data()]].concat(), &[]);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        };
+        run(&["channel", "add", name]);
+        members.iter().for_each(|member| run(&["member", "add", name, member]));
+    }
+
     /// From now on the clock is so many seconds ahead, and every write to a file fails with this error (0: none).
     pub fn set_faults(&self, seconds: i64, error: i32) {
         let bytes = [seconds.to_ne_bytes(), i64::from(error).to_ne_bytes()].concat();

@@ -240,28 +240,46 @@ async fn continued(machine: &Machine, token: &str, known: &Known) -> TestClient 
     client
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_got_messages_until_the_server_was_killed_continues_each_time() {
+/// Somebody gets messages of so many channels, one after the other, until the server is killed, again and again.
+async fn killed_while_it_talks(channels: usize) {
     let world = World::new();
     let [alice, bob] = ["alice", "bob"].map(|name| world.token(name, "1h"));
+    for n in 1..channels {
+        world.channel(&format!("channel-{n}"), &["alice", "bob"]);
+    }
     let mut machine = world.serve_by(&["sh"], "");
     let first = TestClient::connect(machine.address, &bob).await;
-    let channel = first_channel(&first);
+    let followed = first.ready["channels"].as_array().unwrap().iter().map(|it| text(&it["channel_id"]));
+    let followed: Vec<String> = followed.collect();
+    assert_eq!(followed.len(), channels);
     // Whoever has come back is stored.
     let mut listener = continued(&machine, &bob, &Known::of(&first)).await;
     for round in 0..5 {
         let mut alice = TestClient::connect(machine.address, &alice).await;
         for n in 0..30 {
             let body = format!("{round}.{n}");
-            say(&mut alice, &channel, &body).await;
+            say(&mut alice, &followed[n % channels], &body).await;
             assert_eq!(listener.expect("message:new").await["body"], body);
         }
         for n in 30..33 {
-            say(&mut alice, &channel, &format!("{round}.{n}")).await;
+            say(&mut alice, &followed[n % channels], &format!("{round}.{n}")).await;
         }
         machine.kill();
         machine = world.serve_by(&["sh"], "");
         listener = continued(&machine, &bob, &Known::of(&listener)).await;
-        assert_eq!(bodies(&mut listener).await, [30, 31, 32].map(|n| format!("{round}.{n}")));
+        let mut missed = bodies(&mut listener).await;
+        // Channel by channel.
+        missed.sort();
+        assert_eq!(missed, [30, 31, 32].map(|n| format!("{round}.{n}")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_got_messages_until_the_server_was_killed_continues_each_time() {
+    Box::pin(killed_while_it_talks(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_got_messages_of_several_channels_until_the_server_was_killed_continues_each_time() {
+    Box::pin(killed_while_it_talks(5)).await;
 }

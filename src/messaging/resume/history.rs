@@ -29,9 +29,17 @@ pub(super) enum Known {
     Has(HashMap<Uuid, Place>),
     /// Nothing for sure yet: its node has not stored that part of the journal, or never will. If the event itself is in that
     /// part, how far it had come in each channel before: what came between that and the event is not known.
-    NotYet(Option<HashMap<Uuid, Place>>),
+    NotYet(Option<Before>),
     /// Nothing: the offset is too old, of another session, or of two events that came at the same time.
     Nothing,
+}
+
+/// How far a client had come in each channel when the journal was last stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Before {
+    /// Up to which number it is stored.
+    pub(super) upto: u64,
+    pub(super) has: HashMap<Uuid, Place>,
 }
 
 impl History {
@@ -68,8 +76,8 @@ impl History {
         }
         if number > self.upto {
             // Whatever is stored and had not ended when it began may be of the same time.
-            let before = self.places(record, (number, u64::MAX), lasts);
-            return before.map_or(Known::Nothing, |before| Known::NotYet(Some(before)));
+            let has = self.places(record, (number, u64::MAX), lasts);
+            return has.map_or(Known::Nothing, |has| Known::NotYet(Some(Before { upto: self.upto, has })));
         }
         let folded = || lasts.values().find(|last| last.began == number && number <= self.folded);
         match self.find(number).or_else(folded) {
@@ -139,6 +147,7 @@ mod tests {
     use super::super::journal::{Journal, Mark};
     use super::super::offset::Hint;
     use super::super::record::Standing;
+    use super::super::trail::{Beyond, Trail};
     use super::*;
 
     fn channel(n: u8) -> Uuid {
@@ -177,7 +186,8 @@ mod tests {
         assert_eq!(history.of(&record, 6, &none), has(&[(1, 6), (2, 8), (3, 9)]));
         assert_eq!(history.of(&record, 0, &none), Known::Nothing, "of an earlier session");
         assert_eq!(history.of(&record, 5, &none), Known::Nothing, "no event has it");
-        let Known::Has(before) = has(&[(1, 6), (2, 8), (3, 9)]) else { unreachable!() };
+        let Known::Has(has) = has(&[(1, 6), (2, 8), (3, 9)]) else { unreachable!() };
+        let before = Before { upto: 7, has };
         assert_eq!(history.of(&record, 8, &none), Known::NotYet(Some(before)), "and what came since");
     }
 
@@ -249,28 +259,48 @@ mod tests {
         assert_eq!(history.of(&later, 12, &HashMap::new()), has(&[(1, 5), (2, 1)]));
     }
 
-    /// A step of a node with several threads: a thread delivers the next event of its channel to the next client, or the
-    /// journal is stored, made short, or read by another node.
+    /// A step of a node with several threads: a thread delivers the next event of its channel to the next client, if it need not
+    /// wait for one that runs alone; or the journal is stored, known to be stored, made short, or read by another node.
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        Deliver(u8),
+        Deliver { n: u8, is_short: bool },
         Store,
+        Stored,
         Fold,
         Read,
     }
 
     /// The event that a thread delivers, and the clients that have not got it yet.
-    type UnderWay = (Mark, Place, VecDeque<usize>);
+    type UnderWay = (Event, VecDeque<usize>);
 
-    /// What one client has got: the channels and places, and the offset of the last one.
-    type Inbox = Vec<(u8, Place, u64)>;
+    /// An event as clients get it.
+    #[derive(Clone)]
+    struct Event {
+        n: u8,
+        at: Place,
+        mark: Mark,
+        trail: Option<Box<[u8]>>,
+    }
+
+    /// What one client has got.
+    type Inbox = Vec<Event>;
+
+    /// What is left of a node that was killed.
+    struct Left {
+        history: History,
+        lasts: HashMap<Uuid, Delivery>,
+        inboxes: Vec<Inbox>,
+        /// Where the channels are.
+        now: HashMap<Uuid, Place>,
+    }
 
     /// Runs a node, and returns the stored journal with its folded part, and the inboxes. Thread `n` delivers channel `n`.
-    fn run(steps: &[Step], members: &[Vec<u8>]) -> (History, HashMap<Uuid, Delivery>, Vec<Inbox>) {
+    fn run(steps: &[Step], members: &[Vec<u8>]) -> Left {
         let journal = Journal::new(1);
         let mut inboxes = vec![Inbox::new(); members.len()];
         let mut under_way: HashMap<u8, UnderWay> = HashMap::new();
-        let (mut seqs, mut parts, mut upto) = (HashMap::<u8, i64>::new(), VecDeque::<Part>::new(), 0);
+        let mut now: HashMap<Uuid, Place> = (0..3).map(|n| (channel(n), Place::default())).collect();
+        let (mut parts, mut upto) = (VecDeque::<Part>::new(), 0);
         let (mut lasts, mut folded, mut read) = (HashMap::new(), 0, None);
         journal.moment();
         for step in steps {
@@ -281,23 +311,27 @@ mod tests {
                         parts.push_back(part);
                     }
                 }
+                Step::Stored => journal.stored(1, upto),
                 Step::Read => read = read.or_else(|| Some((parts.clone(), folded))),
                 Step::Fold => {
                     let Some(part) = parts.pop_front() else { continue };
                     folded = part.upto;
                     lasts.extend(part.deliveries.iter().map(|it| (it.channel, *it)));
                 }
-                Step::Deliver(n) => {
-                    let (mark, at, left) = under_way.entry(n).or_insert_with(|| {
-                        let seq = seqs.entry(n).and_modify(|seq| *seq += 1).or_insert(1);
-                        let at = Place { seq: *seq, rev: 0 };
+                Step::Deliver { n, is_short } => {
+                    if !under_way.contains_key(&n) {
+                        let at = Place { seq: now[&channel(n)].seq + 1, rev: 0 };
+                        let Some(begun) = journal.try_begin(channel(n), at, is_short) else { continue };
+                        let trail = begun.trail.map(|trail| trail.encode(begun.mark.number));
                         let receivers = (0..members.len()).filter(|client| members[*client].contains(&n));
-                        (journal.begin(channel(n), at), at, receivers.collect())
-                    });
+                        now.insert(channel(n), at);
+                        under_way.insert(n, (Event { n, at, mark: begun.mark, trail }, receivers.collect()));
+                    }
+                    let (event, left) = under_way.get_mut(&n).unwrap();
                     match left.pop_front() {
-                        Some(client) => inboxes[client].push((n, *at, mark.number)),
+                        Some(client) => inboxes[client].push(event.clone()),
                         None => {
-                            journal.end(*mark);
+                            journal.end(event.mark);
                             under_way.remove(&n);
                         }
                     }
@@ -308,40 +342,59 @@ mod tests {
         let (parts, folded) = read.unwrap_or((parts, folded));
         history.begins_after(folded);
         parts.into_iter().for_each(|part| history.add(part));
-        (history, lasts, inboxes)
+        Left { history, lasts, inboxes, now }
     }
 
-    /// Returns what is known of a client that got this, where the channels are as far as anybody has got them.
-    fn known(
-        history: &History,
-        session: &Record,
-        number: u64,
-        lasts: &HashMap<Uuid, Delivery>,
-        got: &[(u8, Place, u64)],
-        inboxes: &[Inbox],
-    ) -> Option<HashMap<Uuid, Place>> {
-        let mut before = match history.of(session, number, lasts) {
-            Known::Has(has) => return Some(has),
-            Known::NotYet(before) => before?,
-            Known::Nothing => return None,
-        };
-        let mut now = before.clone();
-        for (n, at, _) in inboxes.iter().flatten() {
-            now.entry(channel(*n)).and_modify(|now| *now = now.and(*at));
+    /// The number of the offset of a client that got this.
+    fn offset_of(got: &[Event]) -> u64 {
+        got.last().map_or(2, |event| event.mark.number)
+    }
+
+    impl Left {
+        /// Returns what is known of a client that got this.
+        fn known(&self, session: &Record, got: &[Event]) -> Option<HashMap<Uuid, Place>> {
+            let number = offset_of(got);
+            let Before { upto, has } = match self.history.of(session, number, &self.lasts) {
+                Known::Has(has) => return Some(has),
+                Known::NotYet(before) => before?,
+                Known::Nothing => return None,
+            };
+            let Event { n, at, trail, .. } = got.last()?;
+            let trail = trail.as_ref().map(|trail| Trail::decode(number, trail).unwrap());
+            let beyond = Beyond { hint: Hint::new(channel(*n), *at), trail, stored: upto };
+            beyond.find(&has, &self.now)
         }
-        let (n, at, _) = got.last()?;
-        let (channel, place) = Hint::new(channel(*n), *at).find(&before, &now)?;
-        before.insert(channel, place);
-        Some(before)
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            24 => (0..3_u8).prop_map(Step::Deliver),
+            24 => (0..3_u8, any::<bool>()).prop_map(|(n, is_short)| Step::Deliver { n, is_short }),
             4 => Just(Step::Store),
+            4 => Just(Step::Stored),
             2 => Just(Step::Fold),
             1 => Just(Step::Read),
         ]
+    }
+
+    /// Sessions of these channels, and what is known of each when a client has got so many events.
+    fn check(
+        left: &Left,
+        members: &[Vec<u8>],
+        cut: usize,
+        is_always_known: bool,
+    ) -> Result<(), TestCaseError> {
+        for (channels, inbox) in members.iter().zip(&left.inboxes) {
+            // Each client got a part only, when its connection was cut.
+            let got = &inbox[..inbox.len().min(cut)];
+            let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
+            let places = left.known(&session, got);
+            prop_assert!(places.is_some() || !is_always_known);
+            for n in channels.iter().filter(|_| places.is_some()) {
+                let last = got.iter().rev().find(|event| event.n == *n).map_or(0, |event| event.at.seq);
+                prop_assert_eq!(places.as_ref().unwrap()[&channel(*n)].seq, last);
+            }
+        }
+        Ok(())
     }
 
     proptest! {
@@ -353,31 +406,25 @@ mod tests {
             members in proptest::collection::vec(proptest::sample::subsequence(vec![0_u8, 1, 2], 1..=3), 1..4),
             cut in 0..20_usize,
         ) {
-            let (history, lasts, inboxes) = run(&steps, &members);
-            for (channels, inbox) in members.iter().zip(&inboxes) {
-                // Each client got a part only, when its connection was cut.
-                let got = &inbox[..inbox.len().min(cut)];
-                let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = got.last().map_or(2, |(.., number)| *number);
-                if let Some(places) = known(&history, &session, offset, &lasts, got, &inboxes) {
-                    for n in channels {
-                        let last = got.iter().rev().find(|(of, ..)| of == n).map_or(0, |(_, at, _)| at.seq);
-                        prop_assert_eq!(places[&channel(*n)].seq, last);
-                    }
-                }
-            }
+            check(&run(&steps, &members), &members, cut, false)?;
         }
 
         #[test]
         fn a_client_of_one_channel_is_known_whatever_its_node_did_not_live_to_store(
-            steps in proptest::collection::vec(prop_oneof![8 => Just(Step::Deliver(0)), 1 => Just(Step::Store)], 0..60),
+            steps in proptest::collection::vec(prop_oneof![8 => Just(Step::Deliver { n: 0, is_short: false }), 1 => Just(Step::Store)], 0..60),
             cut in 0..20_usize,
         ) {
-            let (history, lasts, inboxes) = run(&steps, &[vec![0]]);
-            let got = &inboxes[0][..inboxes[0].len().min(cut)];
-            let offset = got.last().map_or(2, |(.., number)| *number);
-            let places = known(&history, &record(2, &[(0, 0)]), offset, &lasts, got, &inboxes);
-            prop_assert_eq!(places.unwrap()[&channel(0)], got.last().map_or(Place::default(), |(_, at, _)| *at));
+            let members = [vec![0]];
+            check(&run(&steps, &members), &members, cut, true)?;
+        }
+
+        #[test]
+        fn a_client_of_several_is_known_if_they_are_small(
+            steps in proptest::collection::vec(prop_oneof![24 => (0..3_u8).prop_map(|n| Step::Deliver { n, is_short: true }), 4 => Just(Step::Store), 4 => Just(Step::Stored)], 0..60),
+            cut in 0..20_usize,
+        ) {
+            let members = [vec![0, 1], vec![0, 1, 2]];
+            check(&run(&steps, &members), &members, cut, true)?;
         }
 
         #[test]
@@ -386,14 +433,14 @@ mod tests {
             cut in 0..20_usize,
         ) {
             let members = [vec![0, 1], vec![0, 1, 2]];
-            let whole = |n: u8| (0..=members.iter().filter(|it| it.contains(&n)).count()).map(move |_| Step::Deliver(n));
+            let whole = |n: u8| (0..=members.iter().filter(|it| it.contains(&n)).count()).map(move |_| Step::Deliver { n, is_short: false });
             let mut steps: Vec<Step> = order.iter().flat_map(|n| whole(*n)).collect();
             steps.push(Step::Store);
-            let (history, lasts, inboxes) = run(&steps, &members);
-            for (channels, inbox) in members.iter().zip(&inboxes) {
+            let left = run(&steps, &members);
+            for (channels, inbox) in members.iter().zip(&left.inboxes) {
                 let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-                let offset = inbox[..inbox.len().min(cut)].last().map_or(2, |(.., number)| *number);
-                prop_assert!(matches!(history.of(&session, offset, &lasts), Known::Has(_)));
+                let offset = offset_of(&inbox[..inbox.len().min(cut)]);
+                prop_assert!(matches!(left.history.of(&session, offset, &left.lasts), Known::Has(_)));
             }
         }
     }

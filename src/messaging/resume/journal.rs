@@ -3,13 +3,18 @@
 //! One clock numbers when each delivery began and when it ended. Deliveries of different channels may run at the same
 //! time; those of one channel never do. An event whose delivery ended before that of another one began came first for
 //! every client. The number of its beginning is the offset that clients keep.
+//!
+//! While little happens, an event that few get is delivered alone: what clients have that got it is known then before it is
+//! stored, and goes with it as its [`Trail`].
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use super::offset::NUMBER_MAX;
+use super::trail::{Moved, Trail};
 use super::varint;
 use crate::socket::stamped::{Numbers, Offset};
 
@@ -72,7 +77,7 @@ pub(super) struct Mark {
 impl Mark {
     /// Returns the offset of a moment.
     pub(super) fn offset(self) -> Offset {
-        Offset { epoch: self.epoch, number: self.number }
+        Offset { epoch: self.epoch, number: self.number, trail: Box::default() }
     }
 
     /// Returns the mark before a moment. A client that has it got a part of what a session that continues begins with.
@@ -81,9 +86,21 @@ impl Mark {
     }
 }
 
+/// A delivery that has begun.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) mark: Mark,
+    /// Where the channels are that have moved since the journal was stored, if no other delivery runs at the same time.
+    pub(super) trail: Option<Trail>,
+}
+
 /// The deliveries of a node that are not stored yet.
 #[derive(Debug)]
-pub(super) struct Journal(Mutex<State>);
+pub(super) struct Journal {
+    state: Mutex<State>,
+    /// Notified when a delivery that ran alone has ended.
+    ended: Condvar,
+}
 
 #[derive(Debug)]
 struct State {
@@ -92,6 +109,14 @@ struct State {
     deliveries: VecDeque<Delivery>,
     /// The deliveries that have not ended. There are as many as threads that deliver.
     open: usize,
+    /// Whether the one that has not ended runs alone: the others wait for it.
+    is_alone: bool,
+    /// Up to which number the journal is stored.
+    stored: u64,
+    /// The channels of the part that is being stored.
+    storing: Moved,
+    /// The channels of what is in no part yet.
+    waiting: Moved,
 }
 
 /// A part of a journal that is complete.
@@ -107,50 +132,57 @@ pub(super) struct Part {
 impl Journal {
     /// Starts a journal under a random number.
     pub(super) fn new(epoch: i64) -> Self {
-        Self(Mutex::new(State { epoch, clock: 0, deliveries: VecDeque::new(), open: 0 }))
+        let state = State {
+            epoch,
+            clock: 0,
+            deliveries: VecDeque::new(),
+            open: 0,
+            is_alone: false,
+            stored: 0,
+            storing: Moved::default(),
+            waiting: Moved::default(),
+        };
+        Self { state: Mutex::new(state), ended: Condvar::new() }
     }
 
     pub(super) fn epoch(&self) -> i64 {
-        self.0.lock().epoch
+        self.state.lock().epoch
     }
 
     /// Begins another journal, under another number, because what was stored of this one is gone.
     pub(super) fn start_over(&self) {
-        self.0.lock().start_over();
+        self.state.lock().start_over();
     }
 
-    /// Notes that the delivery of an event begins.
-    pub(super) fn begin(&self, channel: Uuid, at: Place) -> Mark {
-        let mut state = self.0.lock();
-        if state.deliveries.len() >= DELIVERIES_MAX || state.clock >= NUMBER_MAX {
-            state.start_over();
+    /// Notes that the delivery of an event begins, which runs alone if it is short. Waits for one that does.
+    pub(super) fn begin(&self, channel: Uuid, at: Place, is_short: bool) -> Begun {
+        let mut state = self.state.lock();
+        loop {
+            match state.begin(channel, at, is_short) {
+                Some(begun) => return begun,
+                None => self.ended.wait(&mut state),
+            }
         }
-        state.clock += 1;
-        let began = state.clock;
-        state.deliveries.push_back(Delivery { began, ended: 0, channel, at });
-        state.open += 1;
-        Mark { epoch: state.epoch, number: began }
+    }
+
+    /// Notes that the delivery of an event begins, unless one runs alone.
+    #[cfg(test)]
+    pub(super) fn try_begin(&self, channel: Uuid, at: Place, is_short: bool) -> Option<Begun> {
+        self.state.lock().begin(channel, at, is_short)
     }
 
     /// Notes that the event is in the outboxes of all its receivers. Returns whether it is the only one that is not stored.
     pub(super) fn end(&self, mark: Mark) -> bool {
-        let mut state = self.0.lock();
-        if state.epoch != mark.epoch {
-            return false;
-        }
-        state.clock += 1;
-        let ended = state.clock;
-        let delivery = state.deliveries.iter_mut().rev().find(|delivery| delivery.began == mark.number);
-        if let Some(delivery) = delivery.filter(|delivery| delivery.ended == 0) {
-            delivery.ended = ended;
-            state.open -= 1;
-        }
-        state.deliveries.len() == 1
+        let mut state = self.state.lock();
+        let is_only_one = state.end(mark);
+        drop(state);
+        self.ended.notify_all();
+        is_only_one
     }
 
     /// Returns a moment between deliveries. The number before it is of nothing else: see [`Mark::before`].
     pub(super) fn moment(&self) -> Mark {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.clock >= NUMBER_MAX - 1 {
             state.start_over();
         }
@@ -160,7 +192,7 @@ impl Journal {
 
     /// Removes and returns what is complete. `None` if nothing has happened since `upto`.
     pub(super) fn take(&self, upto: u64) -> Option<Part> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let first_open = match state.open {
             0 => None,
             _ => state.deliveries.iter().position(|delivery| delivery.ended == 0),
@@ -171,17 +203,68 @@ impl Journal {
         };
         let complete = first_open.unwrap_or(state.deliveries.len());
         let deliveries: Vec<Delivery> = state.deliveries.drain(..complete).collect();
+        let waiting = Moved::of(&state.deliveries);
+        let taken = mem::replace(&mut state.waiting, waiting);
+        state.storing.extend(taken);
         (end > upto || !deliveries.is_empty()).then_some(Part { epoch: state.epoch, upto: end, deliveries })
+    }
+
+    /// Notes up to which number the journal is stored: with everything that was taken.
+    pub(super) fn stored(&self, epoch: i64, upto: u64) {
+        let mut state = self.state.lock();
+        if state.epoch == epoch {
+            state.stored = upto;
+            state.storing = Moved::default();
+        }
     }
 }
 
 impl State {
+    /// Begins the delivery of an event. `None` while one runs alone.
+    fn begin(&mut self, channel: Uuid, at: Place, is_short: bool) -> Option<Begun> {
+        if self.is_alone {
+            return None;
+        }
+        if self.deliveries.len() >= DELIVERIES_MAX || self.clock >= NUMBER_MAX {
+            self.start_over();
+        }
+        self.clock += 1;
+        let mark = Mark { epoch: self.epoch, number: self.clock };
+        let moved = [&self.storing, &self.waiting];
+        let may_be_alone = is_short && self.open == 0 && self.deliveries.len() < WAITING_MAX;
+        let trail = may_be_alone.then(|| Trail::new(self.stored, channel, at, moved)).flatten();
+        self.waiting.note(channel, at);
+        self.deliveries.push_back(Delivery { began: mark.number, ended: 0, channel, at });
+        self.open += 1;
+        self.is_alone = trail.is_some();
+        Some(Begun { mark, trail })
+    }
+
+    /// Ends a delivery. Returns whether it is the only one that is not stored.
+    fn end(&mut self, mark: Mark) -> bool {
+        if self.epoch != mark.epoch {
+            return false;
+        }
+        self.clock += 1;
+        let ended = self.clock;
+        let delivery = self.deliveries.iter_mut().rev().find(|delivery| delivery.began == mark.number);
+        if let Some(delivery) = delivery.filter(|delivery| delivery.ended == 0) {
+            delivery.ended = ended;
+            self.open -= 1;
+            self.is_alone = false;
+        }
+        self.deliveries.len() == 1
+    }
+
     /// Begins another journal. Nobody knows later offsets of the former one then.
     fn start_over(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.clock = 0;
         self.deliveries.clear();
         self.open = 0;
+        self.is_alone = false;
+        self.stored = 0;
+        (self.storing, self.waiting) = (Moved::default(), Moved::default());
     }
 }
 
@@ -247,6 +330,9 @@ const VERSION: u8 = 1;
 /// elsewhere; clients that leave then get new sessions.
 const DELIVERIES_MAX: usize = 262_144;
 
+/// With as many deliveries that are not stored, none runs alone: so much happens that threads would wait for each other.
+const WAITING_MAX: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -261,12 +347,16 @@ mod tests {
         Place { seq, rev }
     }
 
+    /// Begins a delivery that does not run alone.
+    fn begin(journal: &Journal, n: u8, seq: i64) -> Mark {
+        journal.begin(channel(n), place(seq, 0), false).mark
+    }
+
     #[test]
     fn a_part_ends_before_the_first_delivery_that_is_under_way() {
         let journal = Journal::new(7);
         assert_eq!(journal.take(0), None, "nothing has happened");
-        let (first, second) =
-            (journal.begin(channel(1), place(1, 0)), journal.begin(channel(2), place(1, 0)));
+        let (first, second) = (begin(&journal, 1, 1), begin(&journal, 2, 1));
         journal.end(second);
         assert_eq!(journal.take(0), None, "the first one is under way");
         journal.end(first);
@@ -281,13 +371,39 @@ mod tests {
     #[test]
     fn a_journal_that_nobody_stores_starts_over_under_another_number() {
         let journal = Journal::new(7);
-        let first = journal.begin(channel(1), place(0, 0));
+        let first = begin(&journal, 1, 0);
         for n in 1..=DELIVERIES_MAX {
-            journal.begin(channel(1), place(n as i64, 0));
+            begin(&journal, 1, n as i64);
         }
         journal.end(first);
         assert_eq!(journal.epoch(), 8);
-        assert_eq!(journal.0.lock().deliveries.len(), 1, "the memory is bounded");
+        assert_eq!(journal.state.lock().deliveries.len(), 1, "the memory is bounded");
+    }
+
+    #[test]
+    fn a_short_delivery_runs_alone_until_it_has_ended() {
+        let journal = Journal::new(7);
+        let first = journal.begin(channel(1), place(1, 0), true);
+        assert!(first.trail.is_some());
+        assert!(journal.try_begin(channel(2), place(1, 0), false).is_none(), "it waits");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| journal.begin(channel(2), place(1, 0), true));
+            journal.end(first.mark);
+            journal.end(second.join().unwrap().mark);
+        });
+        let long = begin(&journal, 3, 1);
+        let beside = journal.begin(channel(1), place(2, 0), true);
+        assert!(beside.trail.is_none(), "beside a long one nobody knows which of the two clients got first");
+        journal.end(long);
+        journal.end(beside.mark);
+        assert!(journal.begin(channel(1), place(3, 0), true).trail.is_some());
+        journal.start_over();
+        for n in 1..=WAITING_MAX as i64 {
+            let begun = journal.begin(channel(1), place(n, 0), true);
+            assert!(begun.trail.is_some());
+            journal.end(begun.mark);
+        }
+        assert!(journal.begin(channel(1), place(99, 0), true).trail.is_none(), "too much happens");
     }
 
     proptest! {

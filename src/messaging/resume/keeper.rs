@@ -150,6 +150,7 @@ impl Inner {
             timed("resume_journal", rows::add_part(&self.db, writer.epoch, part)).await?;
             (writer.n, writer.upto) = (part.n, part.upto as u64);
             writer.part = None;
+            self.journal.stored(writer.epoch, writer.upto);
         }
         Ok(())
     }
@@ -245,9 +246,9 @@ pub(super) fn read_part(epoch: i64, part: &StoredPart) -> Option<Part> {
     Part::decode(epoch, u64::try_from(part.upto).ok()?, &part.deliveries)
 }
 
-/// How often the journal is stored: what a node has delivered since goes with it when it is killed, and clients that got that
-/// last get new sessions.
-const STORE_EVERY: Duration = Duration::from_millis(100);
+/// How often the journal is stored: what a node has delivered since goes with it when it is killed, but for what fits into the
+/// offsets of its events.
+const STORE_EVERY: Duration = Duration::from_millis(50);
 /// The least time from one time that everything is stored to the next.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a node gives a sign of life.

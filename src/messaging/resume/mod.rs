@@ -5,7 +5,8 @@
 //! journal    what this node has delivered, and in which order (pure)
 //! record     a session: its channels, and where it began in each (pure)
 //! history    what a client has that knows an offset (pure)
-//! offset     what an offset says by itself (pure)
+//! offset     what the number of an offset says by itself (pure)
+//! trail      what its end says: what the journal would say, had its node lived to store it (pure)
 //! sessions   the sessions of this node, and what is to be stored of them
 //! keeper     stores both in the background, and forgets them in time
 //! returning  a client comes back: what it has, what it missed, and who may continue
@@ -20,6 +21,7 @@ mod record;
 mod returning;
 mod sessions;
 mod together;
+mod trail;
 mod varint;
 
 use std::collections::HashMap;
@@ -33,7 +35,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::journal::{Journal, Mark};
+use self::journal::{Begun, Journal, Mark};
 pub(super) use self::journal::{Kind, Place};
 use self::keeper::Writer;
 use self::offset::Hint;
@@ -129,16 +131,23 @@ impl Resume {
         }))))
     }
 
-    /// Notes that the delivery of an event begins, after which its channel is at this place. `kind` says which number it has;
-    /// `None` for one that stands for several.
-    pub(super) fn delivering(&self, channel: Uuid, at: Place, kind: Option<Kind>) -> Delivering<'_> {
+    /// Notes that the delivery of an event to so many receivers begins, after which its channel is at this place. `kind` says
+    /// which number it has; `None` for one that stands for several.
+    pub(super) fn delivering(
+        &self,
+        channel: Uuid,
+        at: Place,
+        kind: Option<Kind>,
+        receivers: usize,
+    ) -> Delivering<'_> {
         let inner = self.0.as_deref().filter(|inner| inner.is_used.load(Ordering::Acquire));
         Delivering(inner.map(|inner| {
-            let mark = inner.journal.begin(channel, at);
+            let Begun { mark, trail } = inner.journal.begin(channel, at, receivers <= ALONE_MAX);
             let number = offset::join(mark.number, Some(Hint::new(channel, at)));
+            let trail = trail.map_or_else(Box::default, |trail| trail.encode(mark.number));
             let of = channel.as_u128();
             let subject = kind.map(|kind| Subject { of, at: at.numbers(), kind: kind as usize });
-            (inner, mark, Stamp { offset: Offset { epoch: mark.epoch, number }, subject })
+            (inner, mark, Stamp { offset: Offset { epoch: mark.epoch, number, trail }, subject })
         }))
     }
 
@@ -197,8 +206,8 @@ pub(super) struct Moment(Mark);
 
 impl Delivering<'_> {
     /// Returns what the event carries to clients that keep offsets.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        self.0.as_ref().map(|(_, _, stamp)| *stamp)
+    pub(super) fn stamp(&self) -> Option<&Stamp> {
+        self.0.as_ref().map(|(_, _, stamp)| stamp)
     }
 }
 
@@ -233,6 +242,9 @@ impl Inner {
 /// What clients are called whose handlers take the arguments of an event one by one, and fail if there is one more: they know
 /// nothing of offsets. Others of that kind say `"recovery":false` in `auth`.
 const STRICT_CLIENTS: [&str; 4] = ["python", "Python", "aiohttp", "Dart"];
+/// The most receivers on this node of an event that is delivered alone: about as long as the others may wait for it, a
+/// fraction of a millisecond.
+const ALONE_MAX: usize = 256;
 /// The most bytes of sessions to which clients come back at the same time. They wait for the room for what they are told first,
 /// so only sessions with far more channels than their clients have now need as much.
 const RETURNING_BYTES_MAX: usize = 64 << 20;

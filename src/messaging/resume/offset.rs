@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::Places;
 use super::journal::Place;
+use crate::models::message_sync::SYNC_LIMIT;
 
-/// What the offset of an event says of its channel: the low bits of the id, and of the place after the event.
+/// What the number in the offset of an event says of its channel: the low bits of its id, and of its place after the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hint {
     channel: u64,
@@ -23,7 +24,6 @@ pub(super) struct Hint {
 impl Hint {
     /// Returns the hint of an event after which its channel is at this place.
     pub(super) fn new(channel: Uuid, at: Place) -> Self {
-        let low = |number: u64, bits: u32| number & ((1 << bits) - 1);
         Self {
             channel: low(channel.as_u128() as u64, CHANNEL_BITS),
             seq: low(at.seq as u64, SEQ_BITS),
@@ -31,17 +31,11 @@ impl Hint {
         }
     }
 
-    /// Returns where the channel was after the event, if it was at `from` before and is at `now`. `None` if the event is
-    /// not of this channel, or more has happened than the bits can tell apart.
+    /// Returns how far the client of the event has come in the channel, if that was `from` before and the channel is at `now`. `None`
+    /// if the event is not of this channel, or more has happened than the bits can tell apart.
     pub(super) fn place(self, channel: Uuid, from: Place, now: Place) -> Option<Place> {
-        let up = |from: i64, now: i64, low: u64, bits: u32| {
-            let (size, moved) = (1 << bits, now.checked_sub(from)?);
-            let number = from.checked_add((low as i64).wrapping_sub(from).rem_euclid(size))?;
-            // The first events of a session may be older than where it began. Half of the numbers are for those.
-            (moved < size / 2 && number <= now).then_some(number)
-        };
-        let seq = up(from.seq, now.seq, self.seq, SEQ_BITS)?;
-        let rev = up(from.rev, now.rev, self.rev, REV_BITS)?;
+        let seq = widen((self.seq, SEQ_BITS), BEHIND_MAX, from.seq, now.seq)?;
+        let rev = widen((self.rev, REV_BITS), BEHIND_MAX, from.rev, now.rev)?;
         (Self::new(channel, from).channel == self.channel).then_some(Place { seq, rev })
     }
 
@@ -58,6 +52,24 @@ impl Hint {
         }
         let (channel, from, now) = moved?;
         Some((channel, self.place(channel, from, now)?))
+    }
+}
+
+/// Returns the low bits of a number.
+pub(super) fn low(number: u64, bits: u32) -> u64 {
+    number & ((1 << bits) - 1)
+}
+
+/// Returns how far a client has come that was at `from` and gets an event with these low bits of a number, where the newest
+/// is `now`. The event may be up to `behind` older than `from`, which is where the channel was when the session began: its
+/// node may not have been as far. `None` if more has happened than the bits can tell apart, or nothing that fits.
+pub(super) fn widen((number, bits): (u64, u32), behind: i64, from: i64, now: i64) -> Option<i64> {
+    let (size, moved) = (1 << bits, now.checked_sub(from)?);
+    let further = (number as i64).wrapping_sub(from).rem_euclid(size);
+    let is_clear = moved < size - behind;
+    match further < size - behind {
+        true => from.checked_add(further).filter(|number| is_clear && *number <= now),
+        false => is_clear.then_some(from),
     }
 }
 
@@ -84,6 +96,8 @@ const NUMBER_BITS: u32 = 40;
 const SEQ_BITS: u32 = 9;
 const REV_BITS: u32 = 8;
 const CHANNEL_BITS: u32 = 6;
+/// How far a node may be behind in a channel of which it tells what happened one by one.
+const BEHIND_MAX: i64 = SYNC_LIMIT as i64;
 
 #[cfg(test)]
 mod tests {
@@ -106,18 +120,19 @@ mod tests {
             "nothing has moved"
         );
         assert_eq!(hint.place(channel, place(60, 0), place(310, 0)), Some(place(300, 0)));
-        assert_eq!(hint.place(channel, place(44, 0), place(310, 0)), None, "too much has happened");
+        assert_eq!(hint.place(channel, place(0, 0), place(312, 0)), None, "too much has happened");
         assert_eq!(
-            hint.place(channel, place(302, 0), place(550, 0)),
-            None,
-            "older than where the session began"
+            hint.place(channel, place(500, 0), place(550, 0)),
+            Some(place(500, 0)),
+            "the session began beyond what its node had told"
         );
         assert_eq!(hint.place(channel, place(299, 0), place(299, 9)), None, "it is not there yet");
         assert_eq!(hint.place(Uuid::from_u128(6), place(299, 0), place(310, 0)), None, "of another channel");
         assert_eq!(hint.place(channel, place(299, 0), place(298, 0)), None, "of another history");
         let edited = Hint::new(channel, place(300, 129));
         assert_eq!(edited.place(channel, place(300, 120), place(300, 140)), Some(place(300, 129)));
-        assert_eq!(edited.place(channel, place(300, 1), place(300, 140)), None, "too many changes");
+        assert_eq!(edited.place(channel, place(300, 329), place(300, 384)), Some(place(300, 329)));
+        assert_eq!(edited.place(channel, place(300, 84), place(300, 140)), None, "too many changes");
         let [first, last] = [place(i64::MIN, 0), place(i64::MAX, 0)];
         assert_eq!(hint.place(channel, first, last), None);
     }
@@ -150,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn a_place_on_the_way_is_found(from in 0..1_000_i64, at in 0..200_i64, then in 0..55_i64, rev in 0..1_000_i64, edits in 0..100_i64) {
+        fn a_place_on_the_way_is_found(from in 0..1_000_i64, at in 0..200_i64, then in 0..55_i64, rev in 0..1_000_i64, edits in 0..35_i64) {
             let (channel, at) = (Uuid::from_u128(9), place(from + at, rev + edits));
             let now = place(at.seq + then, at.rev + 20);
             prop_assert_eq!(Hint::new(channel, at).place(channel, place(from, rev), now), Some(at));

@@ -87,7 +87,7 @@ impl Former {
     }
 
     /// Whether its client came back with this offset.
-    pub(super) fn is_known_by(&self, offset: Offset) -> bool {
+    pub(super) fn is_known_by(&self, offset: &Offset) -> bool {
         (self.record.began.epoch, self.number) == (offset.epoch, offset.number)
     }
 }

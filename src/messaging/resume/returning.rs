@@ -15,10 +15,11 @@ use uuid::Uuid;
 use super::history::{History, Known};
 use super::journal::Mark;
 use super::keeper::read_part;
-use super::offset::{self, Hint};
+use super::offset;
 use super::record::{Facts, Former, Record, Standing};
 use super::sessions::{Key, Resumable};
 use super::together::{Behind, Lasts, Missed};
+use super::trail::{Beyond, Trail};
 use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume};
 use crate::ImksResult;
 use crate::auth::Identity;
@@ -42,8 +43,8 @@ pub(in crate::messaging) struct Found {
     /// The number of the offset that the client has.
     number: u64,
     has: Places,
-    /// The last event that the client has got, if its node did not live to store the delivery. It has events beyond `has` then.
-    beyond: Option<Hint>,
+    /// What the offset itself says, if its node did not live to store the delivery. The client has events beyond `has` then.
+    beyond: Option<Beyond>,
     /// The room for it among those that come back.
     _room: OwnedSemaphorePermit,
 }
@@ -162,9 +163,9 @@ impl Resume {
     /// # Errors
     /// [`crate::ImksError::Database`].
     pub(in crate::messaging) async fn make_sure(&self, found: &mut Found, now: &Places) -> ImksResult<bool> {
-        let (Some(inner), Some(hint)) = (&self.0, found.beyond.take()) else { return Ok(true) };
-        if let Some((channel, place)) = hint.find(&found.has, now) {
-            found.has.insert(channel, place);
+        let (Some(inner), Some(beyond)) = (&self.0, found.beyond.take()) else { return Ok(true) };
+        if let Some(has) = beyond.find(&found.has, now) {
+            found.has = has;
             return Ok(true);
         }
         let (number, _) = offset::split(found.number);
@@ -336,11 +337,14 @@ impl Inner {
             return Ok(Err(Resumed::TooMany));
         };
         let generation = found.generation;
-        let Some(record) = record_of(found, offset) else { return Ok(Err(Resumed::UnknownOffset)) };
+        let Some(record) = record_of(found, &offset) else { return Ok(Err(Resumed::UnknownOffset)) };
         let (number, hint) = offset::split(offset.number);
         let known = match self.what_it_has(&record, number).await? {
             // That may do, so nobody waits for a node that may have died.
-            Known::NotYet(Some(before)) if hint.is_some() => Some((before, hint)),
+            Known::NotYet(Some(before)) if let Some(hint) = hint => {
+                let trail = Trail::decode(number, &offset.trail);
+                Some((before.has, Some(Beyond { hint, trail, stored: before.upto })))
+            }
             Known::NotYet(_) => self.what_it_will_have(&record, number).await?.map(|has| (has, None)),
             Known::Has(has) => Some((has, None)),
             Known::Nothing => None,
@@ -382,7 +386,7 @@ impl Inner {
 
 /// Returns the session in which a client has this offset. It may not have heard that its session was continued: it says what it
 /// said then, since the first event of a channel that it gets from there has another offset.
-fn record_of(found: FoundSession, offset: Offset) -> Option<Record> {
+fn record_of(found: FoundSession, offset: &Offset) -> Option<Record> {
     let FoundSession { epoch, began, user_rev, channels, former, .. } = found;
     let former = former.and_then(|former| Former::decode(&former));
     if let Some(former) = former.filter(|former| former.is_known_by(offset)) {

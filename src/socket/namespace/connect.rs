@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::offsets::{OffsetText, Session};
+use super::offsets::Session;
 use crate::engine::Reservation;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::One;
 use crate::socket::codec::binary;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::codec::packet::Payload;
-use crate::socket::recovery::event::RecoverableEvent;
+use crate::socket::recovery::event::{RecoverableEvent, encode_with_offset};
 
 /// The payload that a client sends when it joins a namespace. `Debug` omits it, because it contains secrets.
 #[derive(Clone)]
@@ -121,8 +121,8 @@ impl Accept {
         };
         let (last, missed) = (self.events.len().saturating_sub(1), self.events.len() - self.missed);
         let encode = |(place, event): (usize, &FirstEvent)| match place {
-            place if place == last => encode_with(namespace, event, session.offset),
-            place if place >= missed => encode_with(namespace, event, session.in_part),
+            place if place == last => encode_with(namespace, event, &session.offset),
+            place if place >= missed => encode_with(namespace, event, &session.in_part),
             _ => encode(namespace, event),
         };
         self.events.iter().enumerate().map(encode).collect()
@@ -146,8 +146,8 @@ fn encode(namespace: &str, (event, data): &FirstEvent) -> ImksResult<EncodedPack
     encode_event(namespace, None, event, &One(data))
 }
 
-fn encode_with(namespace: &str, (event, data): &FirstEvent, offset: OffsetText) -> ImksResult<EncodedPacket> {
-    Ok(RecoverableEvent::new(namespace, event, &One(data))?.stamp(offset.as_str()))
+fn encode_with(namespace: &str, (event, data): &FirstEvent, offset: &str) -> ImksResult<EncodedPacket> {
+    encode_with_offset(namespace, event, &One(data), offset)
 }
 
 /// The owner of a session whom an authenticator named, unless the connect hook names another one.

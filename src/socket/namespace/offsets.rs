@@ -12,46 +12,39 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 
-use crate::socket::recovery::event::OFFSET_CHARACTERS;
-
 /// The offset of an event: what a client says about the last one that it got. Opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Offset {
     /// Whose numbers these are.
     pub(crate) epoch: i64,
     /// The number.
     pub(crate) number: u64,
+    /// What else the application wants to know of the client, in [`TRAIL_MAX`] bytes at most.
+    pub(crate) trail: Box<[u8]>,
 }
 
 impl Offset {
-    /// Returns the offset as it is on the wire.
-    pub(crate) fn text(self) -> OffsetText {
-        let bytes = u128::from(self.epoch as u64) << 64 | u128::from(self.number);
-        let mut text = [0; OFFSET_CHARACTERS];
-        // Base64 turns 16 bytes into 22 characters, so the text fits.
-        let written = URL_SAFE_NO_PAD.encode_slice(bytes.to_be_bytes(), &mut text);
-        debug_assert_eq!(written.ok(), Some(OFFSET_CHARACTERS));
-        OffsetText(text)
+    /// Returns the offset as it is on the wire: Base64 of the bytes.
+    pub(crate) fn text(&self) -> String {
+        let numbers = [self.epoch.to_be_bytes(), self.number.to_be_bytes()];
+        URL_SAFE_NO_PAD.encode([numbers.as_flattened(), &self.trail].concat())
     }
 
     /// Reads an offset. Anything else is `None`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; NUMBERS + TRAIL_MAX];
         let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        let value = u128::from_be_bytes(bytes);
-        (read == bytes.len()).then_some(Self { epoch: (value >> 64) as i64, number: value as u64 })
+        let (epoch, rest) = bytes.get(..read)?.split_first_chunk()?;
+        let (number, trail) = rest.split_first_chunk()?;
+        let (epoch, number) = (i64::from_be_bytes(*epoch), u64::from_be_bytes(*number));
+        Some(Self { epoch, number, trail: trail.into() })
     }
 }
 
-/// An offset as text.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OffsetText([u8; OFFSET_CHARACTERS]);
-
-impl OffsetText {
-    pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
+/// The bytes of the numbers.
+const NUMBERS: usize = 16;
+/// The most bytes of a trail.
+pub(crate) const TRAIL_MAX: usize = 73;
 
 /// What an event is about, and its place among all events about that. There are two kinds of them; those of a kind come in
 /// their order, but some of one kind may come before earlier ones of the other.
@@ -68,7 +61,7 @@ pub(crate) struct Subject {
 pub(crate) type Numbers = [i64; 2];
 
 /// What an event carries for clients that may come back.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Stamp {
     pub(crate) offset: Offset,
     /// `None` for an event that every client gets, whatever it has.
@@ -80,9 +73,9 @@ pub(crate) struct Session {
     /// The private id: whoever knows it can claim the session.
     pub(crate) pid: Box<str>,
     /// The offset of a client that got the first events and nothing else.
-    pub(crate) offset: OffsetText,
+    pub(crate) offset: String,
     /// The offset of a client that got a part of what it had missed.
-    pub(crate) in_part: OffsetText,
+    pub(crate) in_part: String,
     /// Up to which numbers the first events tell everything, by subject. What arrived while the client joined is left out as
     /// far as that.
     pub(crate) covered: HashMap<u128, Numbers>,
@@ -169,9 +162,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_offset_is_read_as_it_was_written(epoch in any::<i64>(), number in any::<u64>()) {
-            let offset = Offset { epoch, number };
-            prop_assert_eq!(Offset::parse(offset.text().as_str()), Some(offset));
+        fn an_offset_is_read_as_it_was_written(epoch in any::<i64>(), number in any::<u64>(), trail in proptest::collection::vec(any::<u8>(), 0..=TRAIL_MAX)) {
+            let offset = Offset { epoch, number, trail: trail.into() };
+            prop_assert_eq!(Offset::parse(&offset.text()), Some(offset));
         }
 
         #[test]
@@ -183,8 +176,8 @@ mod tests {
     #[test]
     fn what_was_told_first_covers_what_came_meanwhile_and_nothing_else() {
         let covered = HashMap::from([(1, [7, 2])]);
-        let offset = Offset { epoch: 1, number: 1 }.text();
-        let session = Session { pid: "".into(), offset, in_part: offset, covered, late: HashMap::new() };
+        let (offset, in_part) = (String::new(), String::new());
+        let session = Session { pid: "".into(), offset, in_part, covered, late: HashMap::new() };
         let covers = |of, at, kind| session.covers(Some(Subject { of, at, kind }));
         assert_eq!((covers(1, [7, 2], 0), covers(1, [8, 2], 0), covers(2, [1, 1], 0)), (true, false, false));
         assert!(covers(1, [9, 2], 1), "a change that comes after later messages");

@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 use super::cluster_link::{Target, Waits};
 use super::connect::{Accept, ConnectPayload};
 use super::namespace::Namespace;
-pub(crate) use super::offsets::{Numbers, Offset, Session, Stamp, Subject};
+pub(crate) use super::offsets::{Numbers, Offset, Session, Stamp, Subject, TRAIL_MAX};
 use super::socket::Socket;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
-use crate::socket::recovery::event::RecoverableEvent;
+use crate::socket::recovery::event::encode_with_offset;
 
 /// What a client that comes back says about its session.
 #[derive(Deserialize)]
@@ -66,11 +66,10 @@ impl Namespace {
     ) -> ImksResult<()> {
         let target = Target { rooms: vec![room], except: Vec::new() };
         let waits = Waits { latest, ..Waits::default() };
-        let stamped = RecoverableEvent::new(self.path(), event, args)?;
         if self.watches_outgoing() {
-            self.show(&target, None, &stamped.plain());
+            self.show(&target, None, &encode_event(self.path(), None, event, args)?);
         }
-        let stamped = stamped.stamp(stamp.offset.text().as_str());
+        let stamped = encode_with_offset(self.path(), event, args, &stamp.offset.text())?;
         let stamped = Renderings::new(&stamped);
         // Most rooms have nobody who needs it.
         let encoded = OnceCell::<Option<EncodedPacket>>::new();

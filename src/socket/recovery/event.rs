@@ -43,6 +43,17 @@ impl RecoverableEvent {
     }
 }
 
+/// Encodes an event with an offset that is known.
+pub(crate) fn encode_with_offset(
+    namespace: &str,
+    name: &str,
+    args: &impl Arguments,
+    offset: &str,
+) -> ImksResult<EncodedPacket> {
+    let offset = format!(",\"{offset}\"");
+    Ok(PacketWriter::array(PacketType::Event, namespace, None, Some(name), args, &offset)?.finish())
+}
+
 /// The length of an offset on the wire.
 pub(crate) const OFFSET_CHARACTERS: usize = 22;
 
