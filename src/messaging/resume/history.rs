@@ -144,7 +144,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::journal::{Journal, Mark};
+    use super::super::journal::{Begun, Journal, Mark};
     use super::super::offset::Hint;
     use super::super::record::Standing;
     use super::super::trail::{Beyond, Trail};
@@ -294,55 +294,96 @@ mod tests {
         now: HashMap<Uuid, Place>,
     }
 
-    /// Runs a node, and returns the stored journal with its folded part, and the inboxes. Thread `n` delivers channel `n`.
-    fn run(steps: &[Step], members: &[Vec<u8>]) -> Left {
-        let journal = Journal::new(1);
-        let mut inboxes = vec![Inbox::new(); members.len()];
-        let mut under_way: HashMap<u8, UnderWay> = HashMap::new();
-        let mut now: HashMap<Uuid, Place> = (0..3).map(|n| (channel(n), Place::default())).collect();
-        let (mut parts, mut upto) = (VecDeque::<Part>::new(), 0);
-        let (mut lasts, mut folded, mut read) = (HashMap::new(), 0, None);
-        journal.moment();
-        for step in steps {
-            match *step {
+    /// A node. Thread `n` delivers channel `n`.
+    struct Node<'a> {
+        journal: Journal,
+        members: &'a [Vec<u8>],
+        inboxes: Vec<Inbox>,
+        under_way: HashMap<u8, UnderWay>,
+        now: HashMap<Uuid, Place>,
+        /// The parts that are stored, and up to which number they are.
+        parts: VecDeque<Part>,
+        upto: u64,
+        lasts: HashMap<Uuid, Delivery>,
+        folded: u64,
+        /// What another node has read.
+        read: Option<(VecDeque<Part>, u64)>,
+    }
+
+    impl<'a> Node<'a> {
+        fn new(members: &'a [Vec<u8>]) -> Self {
+            let journal = Journal::new(1);
+            journal.moment();
+            Self {
+                journal,
+                members,
+                inboxes: vec![Inbox::new(); members.len()],
+                under_way: HashMap::new(),
+                now: (0..3).map(|n| (channel(n), Place::default())).collect(),
+                parts: VecDeque::new(),
+                upto: 0,
+                lasts: HashMap::new(),
+                folded: 0,
+                read: None,
+            }
+        }
+
+        fn take(&mut self, step: Step) {
+            match step {
                 Step::Store => {
-                    if let Some(part) = journal.take(upto) {
-                        upto = part.upto;
-                        parts.push_back(part);
-                    }
+                    let part = self.journal.take(self.upto);
+                    self.upto = part.as_ref().map_or(self.upto, |part| part.upto);
+                    self.parts.extend(part);
                 }
-                Step::Stored => journal.stored(1, upto),
-                Step::Read => read = read.or_else(|| Some((parts.clone(), folded))),
+                Step::Stored => self.journal.stored(1, self.upto),
+                Step::Read => {
+                    self.read = self.read.take().or_else(|| Some((self.parts.clone(), self.folded)))
+                }
                 Step::Fold => {
-                    let Some(part) = parts.pop_front() else { continue };
-                    folded = part.upto;
-                    lasts.extend(part.deliveries.iter().map(|it| (it.channel, *it)));
+                    let Some(part) = self.parts.pop_front() else { return };
+                    self.folded = part.upto;
+                    self.lasts.extend(part.deliveries.iter().map(|it| (it.channel, *it)));
                 }
-                Step::Deliver { n, is_short } => {
-                    if !under_way.contains_key(&n) {
-                        let at = Place { seq: now[&channel(n)].seq + 1, rev: 0 };
-                        let Some(begun) = journal.try_begin(channel(n), at, is_short) else { continue };
-                        let trail = begun.trail.map(|trail| trail.encode(begun.mark.number));
-                        let receivers = (0..members.len()).filter(|client| members[*client].contains(&n));
-                        now.insert(channel(n), at);
-                        under_way.insert(n, (Event { n, at, mark: begun.mark, trail }, receivers.collect()));
-                    }
-                    let (event, left) = under_way.get_mut(&n).unwrap();
-                    match left.pop_front() {
-                        Some(client) => inboxes[client].push(event.clone()),
-                        None => {
-                            journal.end(event.mark);
-                            under_way.remove(&n);
-                        }
-                    }
+                Step::Deliver { n, is_short } => self.deliver(n, is_short),
+            }
+        }
+
+        fn deliver(&mut self, n: u8, is_short: bool) {
+            let Some((event, left)) = self.under_way.get_mut(&n) else { return self.begin(n, is_short) };
+            match left.pop_front() {
+                Some(client) => self.inboxes[client].push(event.clone()),
+                None => {
+                    self.journal.end(event.mark);
+                    self.under_way.remove(&n);
                 }
             }
         }
-        let mut history = History::default();
-        let (parts, folded) = read.unwrap_or((parts, folded));
-        history.begins_after(folded);
-        parts.into_iter().for_each(|part| history.add(part));
-        Left { history, lasts, inboxes, now }
+
+        fn begin(&mut self, n: u8, is_short: bool) {
+            let at = Place { seq: self.now[&channel(n)].seq + 1, rev: 0 };
+            let Some(Begun { mark, trail }) = self.journal.try_begin(channel(n), at, is_short) else {
+                return;
+            };
+            let trail = trail.map(|trail| trail.encode(mark.number));
+            let receivers = (0..self.members.len()).filter(|client| self.members[*client].contains(&n));
+            self.now.insert(channel(n), at);
+            self.under_way.insert(n, (Event { n, at, mark, trail }, receivers.collect()));
+        }
+
+        /// Returns the stored journal with its folded part, and the inboxes.
+        fn killed(self) -> Left {
+            let mut history = History::default();
+            let (parts, folded) = self.read.unwrap_or((self.parts, self.folded));
+            history.begins_after(folded);
+            parts.into_iter().for_each(|part| history.add(part));
+            Left { history, lasts: self.lasts, inboxes: self.inboxes, now: self.now }
+        }
+    }
+
+    fn run(steps: &[Step], members: &[Vec<u8>]) -> Left {
+        let mut node = Node::new(members);
+        steps.iter().for_each(|step| node.take(*step));
+        node.killed()
     }
 
     /// The number of the offset of a client that got this.
@@ -433,7 +474,7 @@ mod tests {
             cut in 0..20_usize,
         ) {
             let members = [vec![0, 1], vec![0, 1, 2]];
-            let whole = |n: u8| (0..=members.iter().filter(|it| it.contains(&n)).count()).map(move |_| Step::Deliver { n, is_short: false });
+            let whole = |n: u8| (0..=1 + members.iter().filter(|it| it.contains(&n)).count()).map(move |_| Step::Deliver { n, is_short: false });
             let mut steps: Vec<Step> = order.iter().flat_map(|n| whole(*n)).collect();
             steps.push(Step::Store);
             let left = run(&steps, &members);
