@@ -22,17 +22,26 @@ use super::text::Mentions;
 use crate::ImksResult;
 use crate::clock::Micros;
 
-/// Brings the index up to date with `channels`, up to [`MESSAGES_AT_ONCE`] messages and as many changes. Returns the
+/// Brings the index up to date with `channels`, up to [`messages_at_once`] and as many changes. Returns the
 /// channels with which it is not up to date yet.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`]; then nothing has changed.
 pub async fn follow(db: &Db, channels: Vec<Uuid>) -> ImksResult<Vec<Uuid>> {
-    let db = db.clone();
-    detached(
-        async move { Ok(transaction!(&db, tx => pass(&mut Connection::from(&mut *tx), channels).await?)) },
-    )
+    let (db, at_once) = (db.clone(), messages_at_once(db));
+    detached(async move {
+        Ok(transaction!(&db, tx => pass(&mut Connection::from(&mut *tx), channels, at_once).await?))
+    })
     .await
+}
+
+/// Returns the most messages, and the most changes, of one pass.
+pub fn messages_at_once(db: &Db) -> i64 {
+    match db {
+        Db::Postgres(_) => MESSAGES_AT_ONCE,
+        // Everybody else who writes waits for a pass.
+        Db::Sqlite(_) => MESSAGES_AT_ONCE / 4,
+    }
 }
 
 /// Returns the channels, among the next [`COMPARED_AT_ONCE`] after `after` in the order of their ids, with which the
@@ -73,13 +82,17 @@ impl Progress {
     }
 }
 
-async fn pass(connection: &mut Connection<'_>, mut channels: Vec<Uuid>) -> Result<Vec<Uuid>, sqlx::Error> {
+async fn pass(
+    connection: &mut Connection<'_>,
+    mut channels: Vec<Uuid>,
+    at_once: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
     channels.sort_unstable();
     // Waits for another node that follows the same channels. Heads are read after that, in a snapshot of their own.
     let locked: Vec<(Uuid,)> = LOCK.fetch(connection, &[Column::Ids(channels.clone())]).await?;
     let locked = locked.into_iter().map(|(channel,)| channel).collect();
     let mut progress: Vec<Progress> = HEADS.fetch(connection, &[Column::Ids(locked)]).await?;
-    let (mut messages_left, mut changes_left) = (MESSAGES_AT_ONCE, MESSAGES_AT_ONCE);
+    let (mut messages_left, mut changes_left) = (at_once, at_once);
     let (mut new, mut changed) = (Vec::new(), Vec::new());
     for channel in &mut progress {
         let messages = Progress::next(channel.seq, channel.last_seq, &mut messages_left);
@@ -200,7 +213,7 @@ pub(super) const ROLE_MENTIONED: u8 = b'm';
 
 /// The bits of a place below its millisecond.
 const PLACE_BITS: u32 = 20;
-/// The most messages, and the most changes, of one pass.
+/// The most messages, and the most changes, of one pass with PostgreSQL.
 pub const MESSAGES_AT_ONCE: i64 = 256;
 /// The channels that one call of [`behind`] compares.
 pub const COMPARED_AT_ONCE: i64 = 1_000;

@@ -4,7 +4,7 @@ use imks::testing::clock;
 use imks::testing::models::db::Db;
 use imks::testing::models::message::ContentType;
 use imks::testing::models::message_search::{self, CANDIDATES_POSTGRES, Has, Page, Query};
-use imks::testing::models::message_search_index::{self, MESSAGES_AT_ONCE};
+use imks::testing::models::message_search_index;
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::text::Mentions;
 use proptest::prelude::*;
@@ -84,14 +84,15 @@ on_both! {
 
     async fn an_index_that_is_far_behind_catches_up_in_bounded_passes(store: &Store) {
         let (writer, channel, alice) = (store.writer().unheard(), id(), id());
-        let count = usize::try_from(MESSAGES_AT_ONCE).unwrap() * 2 + 10;
+        let at_once = message_search_index::messages_at_once(&store.db);
+        let count = usize::try_from(at_once).unwrap() * 2 + 10;
         for number in 0..count {
             writer.say(channel, alice, &format!("common {number}")).await;
         }
         let (behind, next) = message_search_index::behind(&store.db, Uuid::nil()).await.unwrap();
         assert_eq!((behind.as_slice(), next), ([channel].as_slice(), None));
         assert_eq!(message_search_index::follow(&store.db, behind).await.unwrap(), [channel]);
-        assert_eq!(store.number("SELECT COUNT(*) FROM message_search").await, MESSAGES_AT_ONCE);
+        assert_eq!(store.number("SELECT COUNT(*) FROM message_search").await, at_once);
         indexed(store, channel).await;
         assert_eq!(found(store, &[channel], &words("common"), 50).await.len(), count);
         let (behind, _) = message_search_index::behind(&store.db, Uuid::nil()).await.unwrap();
