@@ -45,10 +45,11 @@ impl Audience {
     /// Sends an event to those who look at its channel here, and notes in which order they get it among others.
     fn emit(&self, room: &str, channel: Uuid, news: &News<'_>, key: Option<&str>) -> ImksResult<()> {
         let ((seq, rev), args) = (news.head, RawArgs { json: news.json, attachments: &[] });
-        let (at, receivers) = (Place { seq, rev }, self.namespace.receivers_in(room));
-        let delivering = self.resume.delivering(channel, at, kind(news.event), receivers);
-        match (delivering.stamp(), key) {
-            (Some(stamp), key) => self.namespace.emit_stamped(room, (news.event, &args), stamp, key),
+        let at = Place { seq, rev };
+        let delivering =
+            self.resume.delivering(channel, at, self.namespace.sends_soon(room, news.json.len()));
+        match (delivering.stamp(channel, at, kind(news.event)), key) {
+            (Some(stamp), key) => self.namespace.emit_stamped(room, (news.event, &args), &stamp, key),
             (None, Some(key)) => self.namespace.to(room).local().latest(key).emit_args(news.event, &args),
             (None, None) => self.namespace.to(room).local().emit_args(news.event, &args),
         }

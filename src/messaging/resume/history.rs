@@ -145,9 +145,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::journal::{Begun, Journal, Mark};
-    use super::super::offset::Hint;
     use super::super::record::Standing;
-    use super::super::trail::{Beyond, Trail};
+    use super::super::trail::Trail;
     use super::*;
 
     fn channel(n: u8) -> Uuid {
@@ -279,7 +278,7 @@ mod tests {
         n: u8,
         at: Place,
         mark: Mark,
-        trail: Option<Box<[u8]>>,
+        trail: Box<[u8]>,
     }
 
     /// What one client has got.
@@ -364,7 +363,7 @@ mod tests {
             let Some(Begun { mark, trail }) = self.journal.try_begin(channel(n), at, is_short) else {
                 return;
             };
-            let trail = trail.map(|trail| trail.encode(mark.number));
+            let trail = trail.encode(mark.number);
             let receivers = (0..self.members.len()).filter(|client| self.members[*client].contains(&n));
             self.now.insert(channel(n), at);
             self.under_way.insert(n, (Event { n, at, mark, trail }, receivers.collect()));
@@ -400,11 +399,40 @@ mod tests {
                 Known::NotYet(before) => before?,
                 Known::Nothing => return None,
             };
-            let Event { n, at, trail, .. } = got.last()?;
-            let trail = trail.as_ref().map(|trail| Trail::decode(number, trail).unwrap());
-            let beyond = Beyond { hint: Hint::new(channel(*n), *at), trail, stored: upto };
-            beyond.find(&has, &self.now)
+            let mut now = self.now.clone();
+            for (channel, from, _) in session.followed() {
+                now.entry(channel).and_modify(|now| *now = now.and(from));
+            }
+            Trail::decode(number, &got.last()?.trail).unwrap().find(&has, upto, &now)
         }
+
+        /// Checks what is known of the clients, each of which got so many events until its connection was cut.
+        fn check(&self, begun: Sessions<'_>, cut: usize, is_always_known: bool) -> Result<(), TestCaseError> {
+            for (channels, inbox) in begun.members.iter().zip(&self.inboxes) {
+                let got = &inbox[..inbox.len().min(cut)];
+                let followed = channels.iter().filter(|n| **n != 2 || !begun.is_added_later);
+                let from = |n: u8| if n == 0 { begun.ahead } else { 0 };
+                let session = record(2, &followed.clone().map(|n| (*n, from(*n))).collect::<Vec<_>>());
+                let places = self.known(&session, got);
+                prop_assert!(places.is_some() || !is_always_known);
+                for n in followed.filter(|_| places.is_some()) {
+                    let last = got.iter().rev().find(|event| event.n == *n).map_or(0, |event| event.at.seq);
+                    prop_assert_eq!(places.as_ref().unwrap()[&channel(*n)].seq, last.max(from(*n)));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// The sessions of some clients.
+    #[derive(Clone, Copy)]
+    struct Sessions<'a> {
+        /// The channels whose events each of them gets.
+        members: &'a [Vec<u8>],
+        /// How far channel 0 was when they began: their node was behind.
+        ahead: i64,
+        /// Whether they were added to channel 2 since they began.
+        is_added_later: bool,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -417,27 +445,6 @@ mod tests {
         ]
     }
 
-    /// Sessions of these channels, and what is known of each when a client has got so many events.
-    fn check(
-        left: &Left,
-        members: &[Vec<u8>],
-        cut: usize,
-        is_always_known: bool,
-    ) -> Result<(), TestCaseError> {
-        for (channels, inbox) in members.iter().zip(&left.inboxes) {
-            // Each client got a part only, when its connection was cut.
-            let got = &inbox[..inbox.len().min(cut)];
-            let session = record(2, &channels.iter().map(|n| (*n, 0)).collect::<Vec<_>>());
-            let places = left.known(&session, got);
-            prop_assert!(places.is_some() || !is_always_known);
-            for n in channels.iter().filter(|_| places.is_some()) {
-                let last = got.iter().rev().find(|event| event.n == *n).map_or(0, |event| event.at.seq);
-                prop_assert_eq!(places.as_ref().unwrap()[&channel(*n)].seq, last);
-            }
-        }
-        Ok(())
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -446,8 +453,11 @@ mod tests {
             steps in proptest::collection::vec(step(), 0..60),
             members in proptest::collection::vec(proptest::sample::subsequence(vec![0_u8, 1, 2], 1..=3), 1..4),
             cut in 0..20_usize,
+            ahead in 0..6_i64,
+            is_added_later in any::<bool>(),
         ) {
-            check(&run(&steps, &members), &members, cut, false)?;
+            let begun = Sessions { members: &members, ahead, is_added_later };
+            run(&steps, &members).check(begun, cut, false)?;
         }
 
         #[test]
@@ -456,16 +466,20 @@ mod tests {
             cut in 0..20_usize,
         ) {
             let members = [vec![0]];
-            check(&run(&steps, &members), &members, cut, true)?;
+            let begun = Sessions { members: &members, ahead: 0, is_added_later: false };
+            run(&steps, &members).check(begun, cut, true)?;
         }
 
         #[test]
         fn a_client_of_several_is_known_if_they_are_small(
             steps in proptest::collection::vec(prop_oneof![24 => (0..3_u8).prop_map(|n| Step::Deliver { n, is_short: true }), 4 => Just(Step::Store), 4 => Just(Step::Stored)], 0..60),
             cut in 0..20_usize,
+            ahead in 0..6_i64,
+            is_added_later in any::<bool>(),
         ) {
             let members = [vec![0, 1], vec![0, 1, 2]];
-            check(&run(&steps, &members), &members, cut, true)?;
+            let begun = Sessions { members: &members, ahead, is_added_later };
+            run(&steps, &members).check(begun, cut, true)?;
         }
 
         #[test]

@@ -4,8 +4,8 @@
 //! time; those of one channel never do. An event whose delivery ended before that of another one began came first for
 //! every client. The number of its beginning is the offset that clients keep.
 //!
-//! While little happens, an event that few get is delivered alone: what clients have that got it is known then before it is
-//! stored, and goes with it as its [`Trail`].
+//! While little happens, an event for few clients is delivered while no other is. Then it is certain what its receivers have,
+//! and the event says so itself, in its [`Trail`].
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -13,7 +13,6 @@ use std::mem;
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
-use super::offset::NUMBER_MAX;
 use super::trail::{Moved, Trail};
 use super::varint;
 use crate::socket::stamped::{Numbers, Offset};
@@ -90,8 +89,8 @@ impl Mark {
 #[derive(Debug)]
 pub(super) struct Begun {
     pub(super) mark: Mark,
-    /// Where the channels are that have moved since the journal was stored, if no other delivery runs at the same time.
-    pub(super) trail: Option<Trail>,
+    /// What the offset says of channels. It is whole if no other delivery runs at the same time.
+    pub(super) trail: Trail,
 }
 
 /// The deliveries of a node that are not stored yet.
@@ -183,9 +182,6 @@ impl Journal {
     /// Returns a moment between deliveries. The number before it is of nothing else: see [`Mark::before`].
     pub(super) fn moment(&self) -> Mark {
         let mut state = self.state.lock();
-        if state.clock >= NUMBER_MAX - 1 {
-            state.start_over();
-        }
         state.clock += 2;
         Mark { epoch: state.epoch, number: state.clock }
     }
@@ -225,18 +221,20 @@ impl State {
         if self.is_alone {
             return None;
         }
-        if self.deliveries.len() >= DELIVERIES_MAX || self.clock >= NUMBER_MAX {
+        if self.deliveries.len() >= DELIVERIES_MAX {
             self.start_over();
         }
         self.clock += 1;
         let mark = Mark { epoch: self.epoch, number: self.clock };
-        let moved = [&self.storing, &self.waiting];
         let may_be_alone = is_short && self.open == 0 && self.deliveries.len() < WAITING_MAX;
-        let trail = may_be_alone.then(|| Trail::new(self.stored, channel, at, moved)).flatten();
+        let trail = may_be_alone
+            .then(|| Trail::whole(self.stored, channel, at, [&self.storing, &self.waiting]))
+            .flatten()
+            .unwrap_or_else(|| Trail::of_one(self.stored, channel, at));
         self.waiting.note(channel, at);
         self.deliveries.push_back(Delivery { began: mark.number, ended: 0, channel, at });
         self.open += 1;
-        self.is_alone = trail.is_some();
+        self.is_alone = trail.is_whole();
         Some(Begun { mark, trail })
     }
 
@@ -384,7 +382,7 @@ mod tests {
     fn a_short_delivery_runs_alone_until_it_has_ended() {
         let journal = Journal::new(7);
         let first = journal.begin(channel(1), place(1, 0), true);
-        assert!(first.trail.is_some());
+        assert!(first.trail.is_whole());
         assert!(journal.try_begin(channel(2), place(1, 0), false).is_none(), "it waits");
         std::thread::scope(|scope| {
             let second = scope.spawn(|| journal.begin(channel(2), place(1, 0), true));
@@ -393,17 +391,20 @@ mod tests {
         });
         let long = begin(&journal, 3, 1);
         let beside = journal.begin(channel(1), place(2, 0), true);
-        assert!(beside.trail.is_none(), "beside a long one nobody knows which of the two clients got first");
+        assert!(
+            !beside.trail.is_whole(),
+            "beside a long one nobody knows which of the two clients got first"
+        );
         journal.end(long);
         journal.end(beside.mark);
-        assert!(journal.begin(channel(1), place(3, 0), true).trail.is_some());
+        assert!(journal.begin(channel(1), place(3, 0), true).trail.is_whole());
         journal.start_over();
         for n in 1..=WAITING_MAX as i64 {
             let begun = journal.begin(channel(1), place(n, 0), true);
-            assert!(begun.trail.is_some());
+            assert!(begun.trail.is_whole());
             journal.end(begun.mark);
         }
-        assert!(journal.begin(channel(1), place(99, 0), true).trail.is_none(), "too much happens");
+        assert!(!journal.begin(channel(1), place(99, 0), true).trail.is_whole(), "too much happens");
     }
 
     proptest! {

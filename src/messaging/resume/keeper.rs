@@ -132,19 +132,17 @@ impl Inner {
         if !self.is_used.load(Ordering::Acquire) {
             return Ok(());
         }
-        // A journal without its node would look like one that was lost.
-        if writer.renewed.is_none() {
-            self.renew(writer, true).await?;
-        }
         if writer.part.is_none() {
             let Some(part) = self.journal.take(writer.upto) else { return Ok(()) };
             if part.epoch != writer.epoch {
                 // A new journal has begun since; its first part belongs to it.
-                *writer = Writer::new(part.epoch);
-                rows::renew(&self.db, part.epoch).await?;
-                writer.renewed = Some(Instant::now());
+                *writer = Writer { has_failed: writer.has_failed, ..Writer::new(part.epoch) };
             }
             writer.part = Some(stored_part(writer.n + 1, &part));
+        }
+        // A journal without its node would look like one that was lost.
+        if writer.renewed.is_none() {
+            self.renew(writer, true).await?;
         }
         if let Some(part) = &writer.part {
             timed("resume_journal", rows::add_part(&self.db, writer.epoch, part)).await?;

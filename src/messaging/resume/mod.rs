@@ -5,8 +5,7 @@
 //! journal    what this node has delivered, and in which order (pure)
 //! record     a session: its channels, and where it began in each (pure)
 //! history    what a client has that knows an offset (pure)
-//! offset     what the number of an offset says by itself (pure)
-//! trail      what its end says: what the journal would say, had its node lived to store it (pure)
+//! trail      what an offset says by itself, of what its node did not live to store (pure)
 //! sessions   the sessions of this node, and what is to be stored of them
 //! keeper     stores both in the background, and forgets them in time
 //! returning  a client comes back: what it has, what it missed, and who may continue
@@ -16,7 +15,6 @@
 mod history;
 mod journal;
 mod keeper;
-mod offset;
 mod record;
 mod returning;
 mod sessions;
@@ -26,6 +24,7 @@ mod varint;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,7 +37,6 @@ use uuid::Uuid;
 use self::journal::{Begun, Journal, Mark};
 pub(super) use self::journal::{Kind, Place};
 use self::keeper::Writer;
-use self::offset::Hint;
 pub(super) use self::record::Facts;
 use self::returning::Histories;
 pub(super) use self::returning::{Beginning, Found, Replay};
@@ -98,9 +96,9 @@ struct Inner {
     news: Notify,
 }
 
-/// The delivery of an event, under way.
+/// The delivery of an event, under way. It stays on its thread: while one runs alone, all others wait.
 #[must_use]
-pub(super) struct Delivering<'a>(Option<(&'a Inner, Mark, Stamp)>);
+pub(super) struct Delivering<'a>(Option<(&'a Inner, Begun)>, PhantomData<*const ()>);
 
 impl Resume {
     /// Creates the sessions of a node.
@@ -131,24 +129,11 @@ impl Resume {
         }))))
     }
 
-    /// Notes that the delivery of an event to so many receivers begins, after which its channel is at this place. `kind` says
-    /// which number it has; `None` for one that stands for several.
-    pub(super) fn delivering(
-        &self,
-        channel: Uuid,
-        at: Place,
-        kind: Option<Kind>,
-        receivers: usize,
-    ) -> Delivering<'_> {
+    /// Notes that the delivery of an event begins, after which its channel is at this place. It may run alone if it is short: if it
+    /// takes a fraction of a millisecond.
+    pub(super) fn delivering(&self, channel: Uuid, at: Place, is_short: bool) -> Delivering<'_> {
         let inner = self.0.as_deref().filter(|inner| inner.is_used.load(Ordering::Acquire));
-        Delivering(inner.map(|inner| {
-            let Begun { mark, trail } = inner.journal.begin(channel, at, receivers <= ALONE_MAX);
-            let number = offset::join(mark.number, Some(Hint::new(channel, at)));
-            let trail = trail.map_or_else(Box::default, |trail| trail.encode(mark.number));
-            let of = channel.as_u128();
-            let subject = kind.map(|kind| Subject { of, at: at.numbers(), kind: kind as usize });
-            (inner, mark, Stamp { offset: Offset { epoch: mark.epoch, number, trail }, subject })
-        }))
+        Delivering(inner.map(|inner| (inner, inner.journal.begin(channel, at, is_short))), PhantomData)
     }
 
     /// Whether a client may be given a session that can continue: unless its `auth.recovery` is false, or it is known to
@@ -205,16 +190,20 @@ impl fmt::Debug for Resume {
 pub(super) struct Moment(Mark);
 
 impl Delivering<'_> {
-    /// Returns what the event carries to clients that keep offsets.
-    pub(super) fn stamp(&self) -> Option<&Stamp> {
-        self.0.as_ref().map(|(_, _, stamp)| stamp)
+    /// Returns what the event carries to clients that keep offsets. `kind` says which number of its channel it has; `None` for
+    /// one that stands for several.
+    pub(super) fn stamp(&self, channel: Uuid, at: Place, kind: Option<Kind>) -> Option<Stamp> {
+        let (_, Begun { mark, trail }) = self.0.as_ref()?;
+        let offset = Offset { trail: trail.encode(mark.number), ..mark.offset() };
+        let subject = |kind| Subject { of: channel.as_u128(), at: at.numbers(), kind: kind as usize };
+        Some(Stamp { offset, subject: kind.map(subject) })
     }
 }
 
 impl Drop for Delivering<'_> {
     fn drop(&mut self) {
-        if let Some((inner, mark, _)) = self.0.take()
-            && inner.journal.end(mark)
+        if let Some((inner, begun)) = self.0.take()
+            && inner.journal.end(begun.mark)
         {
             inner.news.notify_one();
         }
@@ -242,9 +231,6 @@ impl Inner {
 /// What clients are called whose handlers take the arguments of an event one by one, and fail if there is one more: they know
 /// nothing of offsets. Others of that kind say `"recovery":false` in `auth`.
 const STRICT_CLIENTS: [&str; 4] = ["python", "Python", "aiohttp", "Dart"];
-/// The most receivers on this node of an event that is delivered alone: about as long as the others may wait for it, a
-/// fraction of a millisecond.
-const ALONE_MAX: usize = 256;
 /// The most bytes of sessions to which clients come back at the same time. They wait for the room for what they are told first,
 /// so only sessions with far more channels than their clients have now need as much.
 const RETURNING_BYTES_MAX: usize = 64 << 20;

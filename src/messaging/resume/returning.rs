@@ -15,11 +15,10 @@ use uuid::Uuid;
 use super::history::{History, Known};
 use super::journal::Mark;
 use super::keeper::read_part;
-use super::offset;
 use super::record::{Facts, Former, Record, Standing};
 use super::sessions::{Key, Resumable};
 use super::together::{Behind, Lasts, Missed};
-use super::trail::{Beyond, Trail};
+use super::trail::Trail;
 use super::{Inner, Moment, Place, Places, RETURNS_WITHIN, Resume};
 use crate::ImksResult;
 use crate::auth::Identity;
@@ -43,8 +42,9 @@ pub(in crate::messaging) struct Found {
     /// The number of the offset that the client has.
     number: u64,
     has: Places,
-    /// What the offset itself says, if its node did not live to store the delivery. The client has events beyond `has` then.
-    beyond: Option<Beyond>,
+    /// What the offset itself says, if its node did not live to store the delivery, and up to which number it did. The client
+    /// has events beyond `has` then.
+    beyond: Option<(Trail, u64)>,
     /// The room for it among those that come back.
     _room: OwnedSemaphorePermit,
 }
@@ -163,13 +163,12 @@ impl Resume {
     /// # Errors
     /// [`crate::ImksError::Database`].
     pub(in crate::messaging) async fn make_sure(&self, found: &mut Found, now: &Places) -> ImksResult<bool> {
-        let (Some(inner), Some(beyond)) = (&self.0, found.beyond.take()) else { return Ok(true) };
-        if let Some(has) = beyond.find(&found.has, now) {
+        let (Some(inner), Some((trail, stored))) = (&self.0, found.beyond.take()) else { return Ok(true) };
+        if let Some(has) = trail.find(&found.has, stored, now) {
             found.has = has;
             return Ok(true);
         }
-        let (number, _) = offset::split(found.number);
-        let Some(has) = inner.what_it_will_have(&found.record, number).await? else {
+        let Some(has) = inner.what_it_will_have(&found.record, found.number).await? else {
             metrics::RESUMES.of(Resumed::UnknownOffset).increment();
             return Ok(false);
         };
@@ -338,19 +337,16 @@ impl Inner {
         };
         let generation = found.generation;
         let Some(record) = record_of(found, &offset) else { return Ok(Err(Resumed::UnknownOffset)) };
-        let (number, hint) = offset::split(offset.number);
-        let known = match self.what_it_has(&record, number).await? {
+        let number = offset.number;
+        let known = match (self.what_it_has(&record, number).await?, Trail::decode(number, &offset.trail)) {
             // That may do, so nobody waits for a node that may have died.
-            Known::NotYet(Some(before)) if let Some(hint) = hint => {
-                let trail = Trail::decode(number, &offset.trail);
-                Some((before.has, Some(Beyond { hint, trail, stored: before.upto })))
-            }
-            Known::NotYet(_) => self.what_it_will_have(&record, number).await?.map(|has| (has, None)),
-            Known::Has(has) => Some((has, None)),
-            Known::Nothing => None,
+            (Known::NotYet(Some(before)), Some(trail)) => Some((before.has, Some((trail, before.upto)))),
+            (Known::NotYet(_), _) => self.what_it_will_have(&record, number).await?.map(|has| (has, None)),
+            (Known::Has(has), _) => Some((has, None)),
+            (Known::Nothing, _) => None,
         };
         let Some((has, beyond)) = known else { return Ok(Err(Resumed::UnknownOffset)) };
-        let (pid, number) = (returning.pid.into(), offset.number);
+        let pid = returning.pid.into();
         Ok(Ok(Found { pid, key, generation, record, number, has, beyond, _room: room }))
     }
 

@@ -115,11 +115,6 @@ impl Namespace {
         self.rooms().get(room).is_some()
     }
 
-    /// Returns the number of sockets of this node that are in a room.
-    pub(crate) fn receivers_in(&self, room: &str) -> usize {
-        self.rooms().get(room).map_or(0, |room| room.len())
-    }
-
     /// Returns the sockets of this node that are in a room.
     pub fn sockets_in(&self, room: &str) -> Vec<Socket> {
         let mut sockets = Vec::new();

@@ -44,7 +44,7 @@ impl Offset {
 /// The bytes of the numbers.
 const NUMBERS: usize = 16;
 /// The most bytes of a trail.
-pub(crate) const TRAIL_MAX: usize = 73;
+pub(crate) const TRAIL_MAX: usize = 74;
 
 /// What an event is about, and its place among all events about that. There are two kinds of them; those of a kind come in
 /// their order, but some of one kind may come before earlier ones of the other.

@@ -55,6 +55,12 @@ impl Accept {
 }
 
 impl Namespace {
+    /// Whether [`Self::emit_stamped`] takes a fraction of a millisecond for an event of so many bytes.
+    pub(crate) fn sends_soon(&self, room: &str, bytes: usize) -> bool {
+        let receivers = self.rooms().get(room).map_or(0, |room| room.len());
+        receivers <= RECEIVERS_SOON && bytes <= BYTES_SOON && !self.watches_outgoing()
+    }
+
     /// Sends an event to the sockets of this node in a room, with its offset for those that keep offsets. It replaces an
     /// earlier one with the same key as [`Broadcast::latest`](super::broadcast::Broadcast::latest) says.
     pub(crate) fn emit_stamped(
@@ -104,3 +110,7 @@ impl Socket {
         self.offsets().keeps()
     }
 }
+
+/// The most receivers, and the most bytes of an event, that take a fraction of a millisecond.
+const RECEIVERS_SOON: usize = 256;
+const BYTES_SOON: usize = 8 << 10;
