@@ -115,7 +115,8 @@ impl Trail {
                 return None;
             }
         }
-        let ((channel, from, now), low) = (moved?, self.lows.first().filter(|low| low.is_of(moved.0))?);
+        let (channel, from, now) = moved?;
+        let low = self.lows.first().filter(|low| low.is_of(channel))?;
         let mut has = before.clone();
         has.insert(channel, low.place(from, now)?);
         Some(has)
