@@ -268,7 +268,7 @@ const CHANNELS_AT_ONCE: usize = MESSAGES_AT_ONCE as usize;
 /// The time between two passes that were not full.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How many passes are left out after a full one while messages are written.
-const PASSES_LEFT_OUT: u32 = 3;
+const PASSES_LEFT_OUT: u32 = 5;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often all channels are compared with the index.
 const COMPARE_EVERY: Duration = Duration::from_secs(300);
