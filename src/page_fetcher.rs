@@ -112,7 +112,6 @@ impl PageFetcher {
     /// Fetches a page. `None` for everything that is not a public page: the reason is of no use to whoever linked to it.
     pub async fn fetch(&self, address: Uri) -> Option<Page> {
         let fetching = async {
-            let _total: OwnedSemaphorePermit = Arc::clone(&self.0.total).acquire_owned().await.ok()?;
             let mut address = address;
             for _ in 0..=REDIRECTS_MAX {
                 match self.step(&address).await? {
@@ -128,6 +127,8 @@ impl PageFetcher {
     async fn step(&self, address: &Uri) -> Option<Step> {
         let host = self.permitted_host(address)?;
         let _of_host = HostPermit::take(&self.0, host).await?;
+        // Who waits for a host keeps nobody from others.
+        let _total: OwnedSemaphorePermit = Arc::clone(&self.0.total).acquire_owned().await.ok()?;
         let request = Request::get(address.clone())
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT, "text/html, application/xhtml+xml, image/*;q=0.5")

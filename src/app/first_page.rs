@@ -1,12 +1,10 @@
 //! The first page: a chat for two in one browser at `/`, for development, and the tokens that it asks for
 //! (docs/adr/0058).
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
 use crate::envelope::{RequestId, Success};
-use crate::http::{failure, method_not_allowed};
+use crate::http::{failure, is_loopback, method_not_allowed};
 use crate::{ImksError, ImksResult};
 
 /// Returns the routes of the page, of its files below `/first/`, and of its tokens. `engine_path` is the path of
@@ -122,14 +120,6 @@ fn check_caller(headers: &HeaderMap, scheme: &str) -> ImksResult<()> {
     let is_direct =
         headers.keys().all(|name| !FORWARDED.iter().any(|start| name.as_str().starts_with(start)));
     if is_own_page && is_same_site && is_direct { Ok(()) } else { Err(ImksError::NotFirstPage) }
-}
-
-/// Whether a host, with or without a port, is a loopback address or `localhost`.
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host().trim_matches(['[', ']']);
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::config::SECRET;
 use super::{APPLICATION, Answer, AppEvent, Config, EventHandler, refusal};
-use crate::http_client::{HttpClient, Limits};
+use crate::http_client::{DOWN, HttpClient, Limits};
 use crate::pb::Breaker;
 use crate::secret::Secret;
 use crate::webhook::signature::Keys;
@@ -53,13 +53,15 @@ impl EventHandler for Hook {
             return Err(ImksError::Unavailable(APPLICATION));
         }
         let answered = self.client.send(APPLICATION, self.request(&event)?, self.limits).await;
-        let outcome = answered.and_then(|answer| read(&answer));
+        // An event on which the application fails must not keep others out; a proxy says that it is down.
+        let is_down = answered.as_ref().map_or(true, |answer| DOWN.contains(&answer.status()));
         let mut breaker = self.breaker.lock();
-        match &outcome {
-            Err(ImksError::Unavailable(_) | ImksError::Timeout(_)) => breaker.failed(Instant::now()),
-            _ => breaker.succeeded(),
+        match is_down {
+            true => breaker.failed(Instant::now()),
+            false => breaker.succeeded(),
         }
-        outcome
+        drop(breaker);
+        answered.and_then(|answer| read(&answer))
     }
 }
 

@@ -16,7 +16,7 @@ use super::metrics::{self, HookCall};
 use super::recent::{Bounds, Recent};
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
-use crate::http_client::{HttpClient, Limits};
+use crate::http_client::{DOWN, HttpClient, Limits};
 use crate::pb::Breaker;
 use crate::secret::{Secret, digest};
 use crate::telemetry::trace::{self, Span, SpanKind};
@@ -234,9 +234,6 @@ fn default_expiry() -> u64 {
 
 /// The name of the hook in errors and in the log.
 const HOOK: &str = "login hook";
-/// The answers of a proxy, or of an application itself, that stand for no answer at all.
-const DOWN: [StatusCode; 3] =
-    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 /// The token that [`Hook::check`] presents.
 const FOREIGN_TOKEN: &str = "imks-check-config";
 /// The size of the largest answer, in bytes.

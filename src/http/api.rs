@@ -1,9 +1,12 @@
 //! The HTTP API under [`PREFIX`]: the routes of `messaging`, mounted on axum.
 
+use std::net::IpAddr;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -89,8 +92,23 @@ pub(super) fn head(request: &Request) -> Head {
     Head {
         authorization: text(headers, header::AUTHORIZATION.as_str()),
         peer: request.extensions().get::<Peer>().cloned().unwrap_or_default(),
-        is_page: headers.contains_key(header::ORIGIN),
+        is_page: headers.contains_key(header::ORIGIN) || !names_loopback(request),
     }
+}
+
+/// Whether a request is for this machine by its name or address. A page whose name was made to resolve to it (DNS rebinding)
+/// reads without an `Origin`.
+fn names_loopback(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or(request.uri().authority().map(Authority::as_str)).is_some_and(is_loopback)
+}
+
+/// Whether a host, with or without a port, is a loopback address or `localhost`.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> ImksResult<Option<String>> {

@@ -43,6 +43,7 @@ cfg_if::cfg_if! {
         pub(crate) mod internal;
         mod routes;
 
+        pub(crate) use api::is_loopback;
         pub(crate) use routes::{Audience, failure, method_not_allowed, router};
     }
 }

@@ -16,6 +16,7 @@ use super::session::Session;
 use super::timed::timed;
 use super::workspaces;
 use crate::auth::{AccessChange, ChannelInfo, Membership, Permission, Revocation};
+use crate::models::channel_state::heads;
 use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
 
@@ -173,11 +174,18 @@ pub(super) async fn join(messaging: &Messaging, namespace: &Namespace, membershi
     if sockets.is_empty() || !may_enter(messaging, user, channel_id).await {
         return 0;
     }
+    // Before it gets events of the channel. What was written earlier it asks for.
+    let heads = timed("heads", heads(messaging.db(), &[channel_id])).await;
     let mut joined = 0;
     for (socket, session) in sockets.iter().filter_map(|it| Some((it, it.data::<Session>()?))) {
         mention::note_settings(socket, &session, membership);
         workspaces::join(socket, [membership]);
         if !session.has_unsubscribed(channel_id) && channel_rooms::join(socket, &session, channel_id) {
+            match &heads {
+                Ok(heads) => messaging.resume().follows(socket, heads.iter()),
+                // It would not be known what it misses there.
+                Err(_) => messaging.resume().give_up(socket),
+            }
             JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
             joined += 1;
         }

@@ -8,6 +8,7 @@ use super::resume::{Kind, Place, Resume};
 use crate::ImksResult;
 use crate::models::append::Told;
 use crate::models::message_sync::SYNC_REQUIRED;
+use crate::node::NodeId;
 use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
 
@@ -27,6 +28,11 @@ impl Audience {
     /// Whether anybody follows a channel.
     pub(super) fn follows(&self, channel: Uuid) -> bool {
         channel_rooms::is_followed(&self.namespace, channel)
+    }
+
+    /// Returns the other nodes that are known to be alive.
+    pub(super) fn other_nodes(&self) -> Vec<NodeId> {
+        self.namespace.cluster().others()
     }
 
     /// Tells an event. A failure is only logged: a client that misses an event learns of it by `sync`.

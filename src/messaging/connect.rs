@@ -20,6 +20,7 @@ use super::mention;
 use super::parts::Messaging;
 use super::presence_board::Arrival;
 use super::push::user_room;
+use super::relay::BASELINE_ATTEMPTS;
 use super::server_facts::{Limits, PROTOCOL};
 use super::session::{Client, Session, Token};
 use super::session_log::{self, Refusals};
@@ -227,11 +228,7 @@ async fn sign_in(
     note_memberships(socket, &session, &memberships);
     // Who was removed since the channels were listed was in no room yet that this could end.
     let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
-    coming_back.follow_others(messaging, socket, &session, &memberships).await?;
-    let states = channel_states(messaging, identity.user_id, &memberships).await?;
-    if let Some(relay) = messaging.relay() {
-        relay.baseline(states.values().map(|it| &it.head).chain(coming_back.others()));
-    }
+    let states = baseline_of(messaging, socket, &session, &memberships, &mut coming_back).await?;
     if !coming_back.read_missed(messaging, &session, &memberships, &states).await? {
         return Ok(None);
     }
@@ -379,6 +376,25 @@ fn follow_instead(
     }
     let is_new = |channel| channel_rooms::join(socket, session, channel);
     memberships.retain(|it| listed.contains(&it.channel_id) || is_new(it.channel_id));
+}
+
+/// Reads where the channels are that the client follows; what is committed later arrives as an event.
+async fn baseline_of(
+    messaging: &Messaging,
+    socket: &Socket,
+    session: &Session,
+    memberships: &[&Membership],
+    coming_back: &mut ComingBack,
+) -> ImksResult<ChannelStates> {
+    for _ in 0..BASELINE_ATTEMPTS {
+        coming_back.follow_others(messaging, socket, session, memberships).await?;
+        let states = channel_states(messaging, session.identity().user_id, memberships).await?;
+        let heads = states.values().map(|it| &it.head).chain(coming_back.others());
+        if messaging.relay().is_none_or(|relay| relay.baseline(heads)) {
+            return Ok(states);
+        }
+    }
+    Err(ImksError::Timeout("the numbers of channels changed too fast"))
 }
 
 /// Returns the heads and read states of the channels. Channels that are new to the user count as read.

@@ -173,6 +173,10 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
         require_mentions(ctx, request.channel_id, mentions).await?;
     }
     for (asked, permission) in [
+        // The reply stands among the messages of the channel too.
+        (request.also_send_to_channel, Permission::SendMessages),
+        // A quote shows what was written before.
+        (request.reply_to_message_id.is_some(), Permission::ReadHistory),
         (request.poll.is_some(), Permission::CreatePoll),
         (!request.attachments.is_empty(), Permission::AttachFiles),
         (!request.embeds.is_empty(), Permission::EmbedLinks),

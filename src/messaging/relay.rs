@@ -3,14 +3,15 @@
 //!
 //! The bus may lose, repeat and reorder events; the database is the truth. An event that comes too early is held
 //! for a moment, then what is missing is read from the database. A lost tail is found by heads: whoever wrote to
-//! a channel announces its numbers twice more, and after a reconnect or a known loss every node compares the
-//! numbers of its channels with the database.
+//! a channel announces its numbers twice more, and after a reconnect, a known loss or the end of another node, and every
+//! minute, each node compares the numbers of its channels with the database.
 
 mod flow;
 mod heads;
 mod wire;
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ impl Relay {
         self.keep("holes", audience, tasks, stop, |relay, audience| relay.heal_holes(audience));
         self.keep("heads", audience, tasks, stop, |relay, _| relay.announce_heads());
         self.keep("channels", audience, tasks, stop, |relay, audience| relay.forget_channels(audience));
-        self.keep("losses", audience, tasks, stop, |relay, _| relay.compare_after_losses());
+        self.keep("losses", audience, tasks, stop, |relay, audience| relay.compare_after_losses(audience));
     }
 
     /// Starts a task that begins again if it panics.
@@ -115,12 +116,19 @@ impl Relay {
         tasks.spawn(background::keep(name, stop.clone(), begin));
     }
 
-    /// Records the numbers that a client of this node has got. What is committed later arrives as an event.
-    pub(super) fn baseline<'a>(&self, heads: impl IntoIterator<Item = &'a ChannelHead>) {
+    /// Records the numbers that a client of this node has got. What is committed later arrives as an event. Returns false if that
+    /// is not so of a channel, because this node began to tell its events beyond these numbers meanwhile: then they must be
+    /// read again.
+    #[must_use]
+    pub(super) fn baseline<'a>(&self, heads: impl IntoIterator<Item = &'a ChannelHead>) -> bool {
+        let mut are_current = true;
         for head in heads {
             let at = Head { seq: head.last_seq, rev: head.last_rev };
-            self.flows(head.channel_id).lock().entry(head.channel_id).or_insert_with(|| Flow::after(at));
+            let mut flows = self.flows(head.channel_id).lock();
+            let flow = flows.entry(head.channel_id).or_insert_with(|| Flow::after(at));
+            are_current &= flow.began() <= at.place();
         }
+        are_current
     }
 
     /// Whether this node has delivered the events of a channel up to this place, so that none of them comes any more.
@@ -288,11 +296,8 @@ impl Relay {
     }
 
     async fn heal(&self, audience: &Audience, channel: Uuid) {
-        let Some((head, since)) =
-            self.flows(channel).lock().get(&channel).map(|flow| (flow.head(), flow.hole()))
-        else {
-            return;
-        };
+        let flow = |flow: &Flow| (flow.head(), flow.known(), flow.hole());
+        let Some((head, known, since)) = self.flows(channel).lock().get(&channel).map(flow) else { return };
         let missed = missed_events(&self.0.db, channel, head.seq, head.rev).await;
         let now = Instant::now();
         let mut flows = self.flows(channel).lock();
@@ -317,7 +322,7 @@ impl Relay {
                 Err(error) => tracing::error!(%channel, event = told.event(), %error, "event not sent"),
             }
         }
-        flow.healed(Head { seq: missed.seq, rev: missed.rev }, now);
+        flow.healed(Head { seq: missed.seq, rev: missed.rev }, known, now);
         metrics::HOLES_HEALED.increment();
         since.inspect(|since| metrics::HOLE_SECONDS.record(now.duration_since(*since)));
         release(flow, audience, channel, now);
@@ -342,17 +347,48 @@ impl Relay {
         }
     }
 
-    /// Compares the numbers of all channels with the database after every reconnect and known loss.
-    async fn compare_after_losses(self) {
+    /// Compares the numbers of all channels with the database after every reconnect and known loss; when another node is gone,
+    /// which may have taken with it what it had to tell; and from time to time.
+    async fn compare_after_losses(self, audience: Audience) {
         let mut state = self.0.pipe.state();
         let mut seen = *state.borrow_and_update();
+        let (mut others, mut compared_at) = (audience.other_nodes(), Instant::now());
         loop {
             let is_behind = |now: &BusState| now.up && (now.epoch, now.lost) != (seen.epoch, seen.lost);
-            let Ok(now) = state.wait_for(is_behind).await.map(|now| *now) else { return };
-            seen = now;
-            self.compare().await;
+            let lost = tokio::select! {
+                now = state.wait_for(is_behind) => Some(now.map(|now| *now)),
+                () = sleep(LOOK_EVERY) => None,
+            };
+            let before = mem::replace(&mut others, audience.other_nodes());
+            match lost {
+                Some(Ok(now)) => seen = now,
+                Some(Err(_closed)) => return,
+                None if before.iter().any(|node| !others.contains(node)) => {}
+                None if compared_at.elapsed() >= COMPARE_EVERY => {}
+                None => continue,
+            }
+            self.compare_all().await;
+            compared_at = Instant::now();
             // Under a storm of losses, once in a while is enough.
             sleep(COMPARE_PAUSE).await;
+        }
+    }
+
+    /// Compares all channels, those that could not be read again and again.
+    async fn compare_all(&self) {
+        let shards = self.0.flows.iter();
+        let mut channels: Vec<Uuid> =
+            shards.flat_map(|shard| shard.lock().keys().copied().collect::<Vec<_>>()).collect();
+        let mut has_failed = false;
+        loop {
+            let (unread, error) = self.compare(&channels).await;
+            let Some(error) = error else { return };
+            match has_failed {
+                false => tracing::warn!(%error, "numbers of channels are compared later"),
+                true => tracing::debug!(%error, "numbers of channels are still not compared"),
+            }
+            (channels, has_failed) = (unread, true);
+            sleep(RETRY).await;
         }
     }
 
@@ -366,18 +402,21 @@ impl Relay {
         }
     }
 
-    async fn compare(&self) {
-        let shards = self.0.flows.iter();
-        let channels: Vec<Uuid> =
-            shards.flat_map(|shard| shard.lock().keys().copied().collect::<Vec<_>>()).collect();
+    /// Compares channels with the database. Returns those that could not be read, and the last reason.
+    async fn compare(&self, channels: &[Uuid]) -> (Vec<Uuid>, Option<ImksError>) {
+        let (mut unread, mut reason) = (Vec::new(), None);
         for some in channels.chunks(HEADS_PER_QUERY) {
             match heads(&self.0.db, some).await {
                 Ok(heads) => heads.iter().for_each(|head| {
                     self.learn(head.channel_id, Head { seq: head.last_seq, rev: head.last_rev });
                 }),
-                Err(error) => tracing::warn!(%error, "numbers of channels were not compared"),
+                Err(error) => {
+                    unread.extend(some);
+                    reason = Some(error);
+                }
             }
         }
+        (unread, reason)
     }
 }
 
@@ -399,6 +438,9 @@ fn text(json: &[u8]) -> ImksResult<&str> {
     std::str::from_utf8(json).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))
 }
 
+/// How often the numbers of channels are read for [`Relay::baseline`]. The second time they are current, but in a database that
+/// was restored from a backup.
+pub(super) const BASELINE_ATTEMPTS: usize = 3;
 /// The channel of the bus.
 const CHANNEL: &str = "channels";
 const SHARDS: usize = 16;
@@ -410,9 +452,60 @@ const HEALS_AT_ONCE: usize = 8;
 const ANNOUNCE_TICK: Duration = Duration::from_millis(100);
 /// The pause before the database is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is looked whether another node is gone.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest time between two comparisons of all numbers: what nobody has announced is found then.
+const COMPARE_EVERY: Duration = Duration::from_mins(1);
 /// The pause between two comparisons of all numbers.
 const COMPARE_PAUSE: Duration = Duration::from_millis(500);
 /// The interval at which channels without clients are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 /// The most channels of one query.
 const HEADS_PER_QUERY: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::sim::{SimBus, Weather};
+    use crate::models::db::Config;
+
+    async fn relay() -> Relay {
+        let config = Config { url: Some("sqlite::memory:".into()), ..Config::default() };
+        let db = Db::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        let pipe = SimBus::new(1, Weather::default()).pipe();
+        Relay::new(pipe, NodeId::random().unwrap(), db, None).unwrap()
+    }
+
+    fn head(channel_id: Uuid, last_seq: i64) -> ChannelHead {
+        ChannelHead {
+            channel_id,
+            last_seq,
+            last_rev: 0,
+            last_cseq: 0,
+            last_message_id: None,
+            last_message_at: None,
+            horizon_seq: 0,
+            horizon_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_read_the_numbers_before_the_events_of_the_channel_began_here_reads_them_again() {
+        let (relay, [one, two]) = (relay().await, [1, 2].map(Uuid::from_u128));
+        assert!(relay.baseline([&head(one, 11), &head(two, 3)]));
+        assert!(!relay.baseline([&head(one, 10), &head(two, 3)]), "11 is told to nobody any more");
+        assert!(relay.baseline([&head(one, 11)]) && relay.baseline([&head(one, 12)]));
+    }
+
+    #[tokio::test]
+    async fn channels_that_could_not_be_compared_are_compared_again() {
+        let (relay, channels) = (relay().await, [1, 2].map(Uuid::from_u128));
+        let (unread, error) = relay.compare(&channels).await;
+        assert!(unread.is_empty() && error.is_none());
+        relay.0.db.close().await;
+        let (unread, error) = relay.compare(&channels).await;
+        assert_eq!(unread, channels);
+        assert!(error.is_some());
+    }
+}

@@ -81,7 +81,8 @@ impl Mutation for Vote {
             return Err(ImksError::FailedPrecondition(Precondition::VoteFinal));
         }
         poll.count(before, choices);
-        let (message_id, voted_at) = (self.message_id, channel.now());
+        // With the time, the log of changes would tell who it was.
+        let (message_id, voted_at) = (self.message_id, if poll.anonymous { 0 } else { channel.now() });
         channel.insert(VoteRow { message_id, voter_id: voter, choices: choices.0, voted_at });
         let mut done = store(channel, message_id, poll)?;
         done.poll.mark_own(choices);
@@ -145,6 +146,9 @@ fn store(channel: &mut LockedChannel<'_>, message_id: Uuid, poll: Poll) -> ImksR
     let stored = poll.stored()?;
     let row = channel.change_together(message_id, ChangeKind::Poll, |row| row.poll = Some(stored))?;
     let (channel_id, rev) = (row.channel_id, row.rev);
+    if poll.anonymous {
+        channel.unname_change(message_id);
+    }
     channel.tell_change("poll:updated", rev, PollUpdate { channel_id, message_id, poll: poll.clone() })?;
     Ok(Polled { message_id, rev, poll })
 }

@@ -146,6 +146,9 @@ async fn for_development_callers_on_the_internal_listener_need_no_key() {
     let page = [("origin", "https://page.example"), ("content-type", "text/plain")];
     let refused = send(backend.internal_addr(), "POST /api/v1/admin/broadcast", &page, &body).await;
     assert_eq!(refused.code(), (403, "forbidden"), "a page that a developer looks at");
+    let rebound = [("host", "evil.example:9090")];
+    let refused = send(backend.internal_addr(), "GET /api/v1/admin/events?cursor=0", &rebound, "").await;
+    assert_eq!(refused.code(), (403, "forbidden"), "a page whose name was made to resolve to this machine");
     let key = format!("Bearer {}", backend.key);
     let page = [page[0], ("authorization", key.as_str())];
     let sent = send(backend.internal_addr(), "POST /api/v1/admin/broadcast", &page, &body).await;

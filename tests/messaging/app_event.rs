@@ -121,6 +121,11 @@ async fn a_refusal_of_the_application_has_its_words_and_an_outage_is_told_as_one
     assert_eq!(ann.refused("other:x", json!({})).await["code"], "unknown_event");
     let down = ann.refused("app:down", json!({})).await;
     assert_eq!((&down["code"], &down["retryable"]), (&json!("unavailable"), &json!(true)));
+    // An event on which the application fails keeps nobody from others.
+    for _ in 0..6 {
+        assert_eq!(ann.refused("app:down", json!({})).await["code"], "unavailable");
+    }
+    assert_eq!(bob.refused("app:sold_out", json!({})).await["code"], "conflict");
 
     // While the application is silent, everything else goes on, for the same client as for others.
     let silent = ann.ask("app:silent", json!({})).await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use imks::testing::directory::RoleName;
 use imks::testing::models::db::Db;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -228,6 +229,27 @@ async fn where_the_database_has_lost_its_unlogged_tables_clients_get_new_session
     let (mut bob, is_recovered) = back(&server, &token, &known).await;
     assert!(is_recovered);
     assert_eq!(bodies(&mut bob).await, ["later"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_added_to_a_channel_gets_what_was_missed_there_too() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let club = server.channel("club", &["alice"]).await;
+    let token = server.token("bob").await;
+    let (mut alice, mut bob) =
+        (server.client("alice").await, TestClient::connect(server.addr(), &token).await);
+    say(&mut alice, &club, "before").await;
+    server.directory().add_member("club", "bob", RoleName::Member).await.unwrap();
+    bob.expect("channel:joined").await;
+    say(&mut alice, &club, "there").await;
+    assert_eq!(bob.expect("message:new").await["body"], "there");
+    let known = Known::of(&bob);
+    drop(bob);
+    say(&mut alice, &club, "meanwhile").await;
+    let (mut bob, is_recovered) = back(&server, &token, &known).await;
+    assert!(is_recovered);
+    assert_eq!(bodies(&mut bob).await, ["meanwhile"]);
     server.stop().await;
 }
 

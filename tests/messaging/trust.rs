@@ -1,12 +1,16 @@
 //! What nobody may do by choosing what they send; docs/threats.md says which threat each test is about.
 
 use imks::testing::clock::{now_micros, rfc3339};
-use imks::testing::directory::RoleName;
+use imks::testing::directory::{RoleName, Subject};
 use serde_json::json;
 
 use crate::client::TestClient;
 use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel};
+
+/// The bits of these permissions in the contract with the core.
+const SEND_MESSAGES: u64 = 1 << 1;
+const READ_HISTORY: u64 = 1 << 2;
 
 on_both! {
     async fn who_wrote_when_and_where_is_not_for_the_sender_to_say(server: TestServer) {
@@ -125,8 +129,13 @@ on_both! {
         let channel = server.channel("club", &["alice", "bob"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
         let sent = bob.ok("message:send", json!({ "channel_id": channel, "body": "hi" })).await["message"].take();
+        let reply = json!({ "channel_id": channel, "body": "in a thread", "thread_id": sent["id"] });
+        alice.ok("message:send", reply).await;
         server.directory().remove_member("club", "alice").await.unwrap();
         alice.expect("channel:left").await;
+        assert_eq!(alice.ok("thread:followed", json!({})).await["threads"], json!([]), "they tell how much is written");
+        let synced = alice.ok("sync", json!({ "channels": [], "user_rev": 0 })).await;
+        assert_eq!(synced["user"]["threads"], json!([]));
         for (event, request) in [
             ("history", json!({ "channel_id": channel })),
             ("message:get", json!({ "channel_id": channel, "message_ids": [sent["id"]] })),
@@ -140,6 +149,31 @@ on_both! {
         server.directory().add_member("club", "alice", RoleName::Member).await.unwrap();
         alice.expect("channel:joined").await;
         alice.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(alice.ok("thread:followed", json!({})).await["threads"][0]["thread_id"], sent["id"]);
+    }
+
+    async fn who_may_only_reply_in_threads_writes_nothing_into_the_channel(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let root = alice.ok("message:send", json!({ "channel_id": channel, "body": "hi" })).await["message"].take();
+        server.directory().set_override("general", Subject::User("bob"), 0, SEND_MESSAGES).await.unwrap();
+        while bob.call("typing:start", json!({ "channel_id": channel })).await["ok"] == true {}
+        let mut reply = json!({ "channel_id": channel, "body": "a comment", "thread_id": root["id"] });
+        bob.ok("message:send", reply.clone()).await;
+        reply["also_send_to_channel"] = json!(true);
+        assert_eq!(bob.refused("message:send", reply).await["code"], "forbidden");
+    }
+
+    async fn who_may_not_read_the_history_quotes_nothing_of_it(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "psst" })).await["message"].take();
+        server.directory().set_override("general", Subject::User("bob"), 0, READ_HISTORY).await.unwrap();
+        while bob.call("history", json!({ "channel_id": channel })).await["ok"] == true {}
+        bob.ok("message:send", json!({ "channel_id": channel, "body": "hello" })).await;
+        let quote = json!({ "channel_id": channel, "body": "what?", "reply_to_message_id": sent["id"] });
+        let refused = bob.refused("message:send", quote).await;
+        assert_eq!(refused["code"], "forbidden", "{refused}");
     }
 }
 

@@ -37,9 +37,10 @@ pub async fn send(addr: SocketAddr, request: &str, headers: &[(&str, &str)], bod
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
-    let head = format!(
-        "{request} HTTP/1.1\r\nHost: imks\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
+    let is_named = headers.contains("host: ");
+    let host = if is_named { "" } else { "Host: localhost\r\n" };
+    let head =
+        format!("{request} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // A refusal may come before all of the body is read.
     let _ = stream.write_all(body.as_bytes()).await;

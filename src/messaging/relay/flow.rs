@@ -48,6 +48,8 @@ pub(super) enum Verdict {
 /// The state of one channel.
 #[derive(Debug)]
 pub(super) struct Flow {
+    /// The place after which it began: earlier events are told to nobody here.
+    began: i64,
     /// The numbers after the last event that was delivered.
     head: Head,
     held: BTreeMap<i64, Held>,
@@ -60,7 +62,17 @@ pub(super) struct Flow {
 impl Flow {
     /// Starts after the event with these numbers.
     pub(super) fn after(head: Head) -> Self {
-        Self { head, held: BTreeMap::new(), known: head.place(), hole: None }
+        Self { began: head.place(), head, held: BTreeMap::new(), known: head.place(), hole: None }
+    }
+
+    /// Returns the place after which it began.
+    pub(super) fn began(&self) -> i64 {
+        self.began
+    }
+
+    /// Returns the place of the newest event that is known to exist.
+    pub(super) fn known(&self) -> i64 {
+        self.known
     }
 
     pub(super) fn head(&self) -> Head {
@@ -116,14 +128,15 @@ impl Flow {
         }
     }
 
-    /// Records that everything up to `head` was delivered from the database. The database is the truth: what is
-    /// still missing is only what was committed after it was read.
-    pub(super) fn healed(&mut self, head: Head, now: Instant) {
+    /// Records that everything up to `head` was delivered from the database, which was read when `known` was known. The
+    /// database is the truth: what is still missing is only what was committed after it was read.
+    pub(super) fn healed(&mut self, head: Head, known: i64, now: Instant) {
         if head.place() > self.head.place() {
             self.head = head;
         }
         self.held = self.held.split_off(&(self.head.place() + 1));
-        self.known = self.held.last_key_value().map_or(self.head.place(), |(place, _)| *place);
+        let held = self.held.last_key_value().map_or(self.head.place(), |(place, _)| *place);
+        self.known = if self.known > known { self.known.max(held) } else { held };
         self.hole = None;
         self.settle(now);
     }
@@ -197,7 +210,7 @@ mod tests {
         let (mut flow, now) = (Flow::after(head(0)), Instant::now());
         assert_eq!(pass(&mut flow, 3, now), [0_i64; 0]);
         assert_eq!(pass(&mut flow, 5, now), [0_i64; 0]);
-        flow.healed(head(3), now);
+        flow.healed(head(3), 5, now);
         assert!(flow.hole().is_some(), "4 is still missing");
         assert_eq!(pass(&mut flow, 4, now), [4, 5]);
         assert_eq!(flow.hole(), None);
@@ -210,11 +223,23 @@ mod tests {
         assert_eq!(flow.hole(), None);
         flow.knows(9, now);
         assert_eq!(flow.hole(), Some(now));
-        flow.healed(head(9), now);
+        flow.healed(head(9), 9, now);
         assert_eq!(flow.hole(), None);
         flow.knows(99, now);
-        flow.healed(head(9), now);
+        flow.healed(head(9), 99, now);
         assert_eq!(flow.hole(), None, "the database knows better");
+    }
+
+    #[test]
+    fn what_is_learned_while_the_database_is_read_is_not_forgotten() {
+        let (mut flow, now) = (Flow::after(head(7)), Instant::now());
+        flow.knows(9, now);
+        let known = flow.known();
+        flow.knows(10, now);
+        flow.healed(head(9), known, now + HOLD);
+        assert_eq!(flow.hole(), Some(now + HOLD), "10 was committed after it was read");
+        flow.healed(head(10), flow.known(), now);
+        assert_eq!(flow.hole(), None);
     }
 
     proptest! {
@@ -228,7 +253,7 @@ mod tests {
                 delivered.extend(pass(&mut flow, *place, now));
                 if index == heal_after {
                     delivered.extend(flow.head().place() + 1..=20);
-                    flow.healed(head(20), now);
+                    flow.healed(head(20), flow.known(), now);
                     while let Some(event) = flow.release(now) {
                         delivered.push(event.head.place());
                     }

@@ -272,6 +272,17 @@ impl LockedChannel<'_> {
         }
     }
 
+    /// Leaves out who made the last change to a message in this batch.
+    pub(crate) fn unname_change(&mut self, id: Uuid) {
+        let effects = &mut self.batch.effects;
+        let changed = self.batch.changed.get(&id).and_then(|index| effects.changed.get(*index));
+        if let Some(change) =
+            changed.and_then(|changed| changed.last).and_then(|last| effects.changes.get_mut(last))
+        {
+            change.actor_id = Uuid::nil();
+        }
+    }
+
     /// Adds to the text of a message. Returns whether the batch writes the text to the row in any case, with what is
     /// new. Otherwise the table of a feature keeps that, until the row is [rewritten](LockedChannel::rewrite).
     ///
