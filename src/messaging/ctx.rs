@@ -284,24 +284,6 @@ impl Ctx {
         Ok((ReadableChannels::new(&self.messaging, self.user(), readable), others))
     }
 
-    /// Returns those of `channels` that the user may see, with few calls to the core.
-    ///
-    /// # Errors
-    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
-    pub(super) async fn visible_among(&self, channels: HashSet<Uuid>) -> ImksResult<HashSet<Uuid>> {
-        let asked: Vec<Uuid> = channels.into_iter().collect();
-        self.messaging.permissions().warm(self.user(), &asked).await?;
-        let mut visible = HashSet::with_capacity(asked.len());
-        for channel in asked {
-            match self.require(channel, Permission::ViewChannel).await {
-                Ok(_) => drop(visible.insert(channel)),
-                Err(ImksError::NotFound(_) | ImksError::Forbidden(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(visible)
-    }
-
     /// Caches the user's permissions in many channels. Any that this misses are requested one by one later.
     pub(super) async fn warm(&self, channels: &[Uuid]) {
         if let Err(error) = self.messaging.permissions().warm(self.user(), channels).await {

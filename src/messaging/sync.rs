@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
 use super::registry::{Large, Registry, Request};
-use super::thread::leave_out_hidden;
 use super::timed::timed;
 use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
@@ -98,12 +97,7 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
 async fn user_changes(ctx: &Ctx, since: Option<i64>) -> ImksResult<UserChanges> {
     let own = ctx.own();
     match since {
-        Some(since) => {
-            let changes = user_stream::changes(own.db(), own.user(), since);
-            let mut changes = timed("user_changes", changes).await?;
-            leave_out_hidden(ctx, &mut changes.threads).await?;
-            Ok(changes)
-        }
+        Some(since) => timed("user_changes", user_stream::changes(own.db(), own.user(), since)).await,
         None => {
             let rev = timed("user_changes", user_stream::last_rev(own.db(), own.user())).await?;
             Ok(UserChanges { rev, ..UserChanges::default() })

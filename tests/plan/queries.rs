@@ -195,6 +195,8 @@ impl Asked {
         let (reader, db) = (user(READER), self.db.clone());
         let (channels, now) = ((0..500).map(channel).collect::<Vec<_>>(), clock::now_micros());
         look!(self, "search: behind", message_search_index::behind(&db, Uuid::nil()));
+        // Two passes: on SQLite each is short.
+        self.statements_max = MANY_STATEMENTS_MAX;
         look!(self, "search: follow", message_search_index::follow(&db, vec![channel(0)]));
         (self.rows_max, self.statements_max) = (SEARCH_ROWS_MAX, MANY_STATEMENTS_MAX);
         let page = message_search::Page { cursor: None, limit: 20, bytes: MIB };
