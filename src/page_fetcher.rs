@@ -417,6 +417,32 @@ mod tests {
         assert!(accepted.is_err(), "somebody connected");
     }
 
+    #[cfg(feature = "testing")]
+    #[tokio::test]
+    async fn those_who_wait_for_a_slow_host_keep_nobody_from_another() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listen = || tokio::net::TcpListener::bind("127.0.0.1:0");
+        let (silent, quick) = (listen().await.unwrap(), listen().await.unwrap());
+        let address = |host: &str, listener: &tokio::net::TcpListener| -> Uri {
+            format!("http://{host}:{}/", listener.local_addr().unwrap().port()).parse().unwrap()
+        };
+        let fetcher = PageFetcher::new(Policy::Loopback).unwrap();
+        let slow = (0..FETCHES_AT_ONCE).map(|_| fetcher.fetch(address("127.0.0.1", &silent)));
+        let answer = async {
+            let (mut stream, _) = quick.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            let page = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi";
+            stream.write_all(page).await.unwrap();
+            stream
+        };
+        let other = async { tokio::join!(fetcher.fetch(address("localhost", &quick)), answer).0 };
+        tokio::select! {
+            biased;
+            _ = futures_util::future::join_all(slow) => panic!("the others were given up first"),
+            page = other => assert_eq!(page.unwrap().bytes, "hi"),
+        }
+    }
+
     #[test]
     fn only_the_ports_of_the_web_are_fetched_from() {
         let fetcher = PageFetcher::new(Policy::Public).unwrap();

@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 use super::budget::Reservation;
 use super::parts::Messaging;
-use super::relay::BASELINE_ATTEMPTS;
 use super::session::Session;
 use super::timed::timed;
 use super::turn::Turn;
+use crate::ImksResult;
 use crate::models::Db;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::channel_state::{ChannelHead, heads};
@@ -37,7 +37,6 @@ use crate::models::message_send::{NewMessage, Repeat, Sent};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
 use crate::models::metrics::{STAGE_SECONDS, Stage};
 use crate::telemetry::trace;
-use crate::{ImksError, ImksResult};
 
 /// Proof that the caller may see the channel.
 #[derive(Debug)]
@@ -118,13 +117,12 @@ impl Channel<View> {
     pub async fn heads(channels: &[Self]) -> ImksResult<Vec<ChannelHead>> {
         let Some(Self { messaging, .. }) = channels.first() else { return Ok(Vec::new()) };
         let ids: Vec<Uuid> = channels.iter().map(|channel| channel.id).collect();
-        for _ in 0..BASELINE_ATTEMPTS {
-            let heads = timed("heads", heads(messaging.db(), &ids)).await?;
-            if messaging.relay().is_none_or(|relay| relay.baseline(&heads)) {
-                return Ok(heads);
-            }
+        let read = || timed("heads", heads(messaging.db(), &ids));
+        let heads = read().await?;
+        match messaging.relay().is_none_or(|relay| relay.baseline(&heads)) {
+            true => Ok(heads),
+            false => read().await,
         }
-        Err(ImksError::Timeout("the numbers of channels changed too fast"))
     }
 
     /// Moves the caller's read position forward. Returns it, and whether it moved.

@@ -20,7 +20,6 @@ use super::mention;
 use super::parts::Messaging;
 use super::presence_board::Arrival;
 use super::push::user_room;
-use super::relay::BASELINE_ATTEMPTS;
 use super::server_facts::{Limits, PROTOCOL};
 use super::session::{Client, Session, Token};
 use super::session_log::{self, Refusals};
@@ -386,15 +385,15 @@ async fn baseline_of(
     memberships: &[&Membership],
     coming_back: &mut ComingBack,
 ) -> ImksResult<ChannelStates> {
-    for _ in 0..BASELINE_ATTEMPTS {
-        coming_back.follow_others(messaging, socket, session, memberships).await?;
-        let states = channel_states(messaging, session.identity().user_id, memberships).await?;
-        let heads = states.values().map(|it| &it.head).chain(coming_back.others());
-        if messaging.relay().is_none_or(|relay| relay.baseline(heads)) {
-            return Ok(states);
-        }
+    let user = session.identity().user_id;
+    coming_back.follow_others(messaging, socket, session, memberships).await?;
+    let states = channel_states(messaging, user, memberships).await?;
+    let heads = states.values().map(|it| &it.head).chain(coming_back.others());
+    if messaging.relay().is_none_or(|relay| relay.baseline(heads)) {
+        return Ok(states);
     }
-    Err(ImksError::Timeout("the numbers of channels changed too fast"))
+    coming_back.follow_others(messaging, socket, session, memberships).await?;
+    channel_states(messaging, user, memberships).await
 }
 
 /// Returns the heads and read states of the channels. Channels that are new to the user count as read.

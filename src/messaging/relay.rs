@@ -118,7 +118,7 @@ impl Relay {
 
     /// Records the numbers that a client of this node has got. What is committed later arrives as an event. Returns false if that
     /// is not so of a channel, because this node began to tell its events beyond these numbers meanwhile: then they must be
-    /// read again.
+    /// read again. Those are committed, so once is enough.
     #[must_use]
     pub(super) fn baseline<'a>(&self, heads: impl IntoIterator<Item = &'a ChannelHead>) -> bool {
         let mut are_current = true;
@@ -438,9 +438,6 @@ fn text(json: &[u8]) -> ImksResult<&str> {
     std::str::from_utf8(json).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))
 }
 
-/// How often the numbers of channels are read for [`Relay::baseline`]. The second time they are current, but in a database that
-/// was restored from a backup.
-pub(super) const BASELINE_ATTEMPTS: usize = 3;
 /// The channel of the bus.
 const CHANNEL: &str = "channels";
 const SHARDS: usize = 16;
@@ -478,16 +475,7 @@ mod tests {
     }
 
     fn head(channel_id: Uuid, last_seq: i64) -> ChannelHead {
-        ChannelHead {
-            channel_id,
-            last_seq,
-            last_rev: 0,
-            last_cseq: 0,
-            last_message_id: None,
-            last_message_at: None,
-            horizon_seq: 0,
-            horizon_id: None,
-        }
+        ChannelHead { last_seq, ..ChannelHead::empty(channel_id) }
     }
 
     #[tokio::test]
